@@ -1,0 +1,232 @@
+"""Static settings: what fixes a shape, a loop length or a code path. Changing one compiles anew.
+
+Traced settings (``Hparams``) stand with their rule. :func:`split_settings` sorts the names a user gives into the two.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from purejaxrl_ext.errors import check, unknown_name
+from purejaxrl_ext.networks import ACTIVATIONS, INITIALIZERS, Conv
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The default networks.
+
+    Attributes:
+        hidden_sizes: widths of the dense layers; None: (64, 64) for vectors, (128,) for small images, (512,) for large.
+        conv_layers: (features, kernel size, stride) each, for images; None: by their size (MinAtar's or Atari's usual).
+        activation: ``"tanh"``, ``"relu"``, ``"leaky_relu"``, ``"elu"``, ``"gelu"`` or ``"silu"``.
+        initializer: ``"orthogonal"`` or ``"fan_in"`` (uniform ±1/√fan_in, biases too).
+        layer_norm: LayerNorm before each activation.
+    """
+
+    hidden_sizes: tuple[int, ...] | None = None
+    conv_layers: tuple[Conv, ...] | None = None
+    activation: str = "tanh"
+    initializer: str = "orthogonal"
+    layer_norm: bool = False
+
+    def __post_init__(self) -> None:
+        # Lists, as JSON gives them, become tuples: a config must be hashable.
+        object.__setattr__(self, "hidden_sizes", _tuple(self.hidden_sizes))
+        object.__setattr__(self, "conv_layers", _tuple(self.conv_layers))
+        choice(self, "activation", *ACTIVATIONS)
+        choice(self, "initializer", *INITIALIZERS)
+        sizes, convs = self.hidden_sizes, self.conv_layers
+        ok = sizes is None or (isinstance(sizes, tuple) and all(is_int(s) and s > 0 for s in sizes))
+        check(ok, "hidden_sizes", sizes, "a sequence of positive ints")
+        ok = convs is None or all(
+            isinstance(c, tuple) and len(c) == 3 and all(is_int(n) and n > 0 for n in c) for c in convs
+        )
+        check(ok, "conv_layers", convs, "a sequence of (features, kernel size, stride), positive ints")
+
+
+@dataclass(frozen=True)
+class LoopConfig(NetworkConfig):
+    """What every loop needs.
+
+    Attributes:
+        num_envs: environments side by side, N.
+        metrics_every: updates between measurements of the representation (first and last always); 0: never.
+        metrics_samples: at most so many samples, spread evenly over the update's data, enter them; 0: all.
+        reset_pool_size: initial states drawn per update, from which resets are served; 0: 1 per 16 environment
+            steps, at least one per environment.
+        time_limit_terminates: treat a time limit as the end, with no value beyond it.
+        normalize_observations: False, ``"running"`` (statistics of all data so far, from the first update on; True means
+            this) or ``"frozen"`` (those of ``normalizer_steps`` random steps before training).
+        normalizer_steps: environment steps of random actions for ``"frozen"``.
+    """
+
+    num_envs: int = 4
+    metrics_every: int = 10
+    metrics_samples: int = 2048
+    reset_pool_size: int = 0
+    time_limit_terminates: bool = False
+    normalize_observations: bool | str = False
+    normalizer_steps: int = 4000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.normalize_observations is True:
+            object.__setattr__(self, "normalize_observations", "running")
+        positive(self, "num_envs", "normalizer_steps")
+        at_least(self, 0, "metrics_every", "metrics_samples", "reset_pool_size")
+        flag(self, "layer_norm", "time_limit_terminates")
+        choice(self, "normalize_observations", False, "running", "frozen")
+
+    @property
+    def steps_per_update(self) -> int:
+        """Environment steps of one update, over all environments."""
+        raise NotImplementedError
+
+    @property
+    def pool_size(self) -> int:
+        return self.reset_pool_size or max(self.num_envs, self.steps_per_update // 16)
+
+
+@dataclass(frozen=True)
+class OnPolicyConfig(LoopConfig):
+    """The on-policy loop: T steps of N environments, then epochs of minibatches over them.
+
+    Attributes:
+        num_steps: T.
+        num_epochs: passes over the data of an update.
+        num_minibatches: minibatches of a pass; must divide ``num_envs * num_steps``.
+        shared_torso: one torso for policy and value.
+        separate_optimizers: Adam and gradient clipping for actor and critic each, instead of one for both.
+        policy: for a Box action space ``"gaussian"`` or ``"tanh_gaussian"``; None: ``"gaussian"``, or ``"categorical"``
+            where actions are discrete.
+        normalize_rewards: divide rewards by the running standard deviation of the discounted return.
+        normalize_advantage: zero mean, unit standard deviation per minibatch.
+    """
+
+    num_steps: int = 128
+    num_epochs: int = 4
+    num_minibatches: int = 4
+    shared_torso: bool = False
+    separate_optimizers: bool = False
+    policy: str | None = None
+    normalize_rewards: bool = False
+    normalize_advantage: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "num_steps", "num_epochs", "num_minibatches")
+        flag(self, "shared_torso", "separate_optimizers", "normalize_rewards", "normalize_advantage")
+        choice(self, "policy", None, "categorical", "gaussian", "tanh_gaussian")
+        check(
+            self.steps_per_update % self.num_minibatches == 0,
+            "num_minibatches",
+            self.num_minibatches,
+            f"a divisor of num_envs * num_steps = {self.num_envs} * {self.num_steps} = {self.steps_per_update}",
+        )
+        check(
+            not (self.shared_torso and self.separate_optimizers),
+            "separate_optimizers",
+            True,
+            "False with shared_torso=True, whose parameters belong to both networks",
+        )
+
+    @property
+    def steps_per_update(self) -> int:
+        return self.num_envs * self.num_steps
+
+
+@dataclass(frozen=True)
+class PFOConfig(OnPolicyConfig):
+    """PPO's config and PFO's variants (see :mod:`purejaxrl_ext.pfo`)."""
+
+    feature_layers: str = "last"
+    feature_distance: str = "squared"
+    feature_networks: str = "actor"
+    feature_mode: str = "penalty"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choice(self, "feature_layers", "last", "all")
+        choice(self, "feature_distance", "squared", "cosine")
+        choice(self, "feature_networks", "actor", "both")
+        choice(self, "feature_mode", "penalty", "clip")
+
+
+# Traced settings and where they may lie; names not listed are coefficients, which may not be negative.
+_UNIT = ("gamma", "gae_lambda")
+_POSITIVE = ("learning_rate", "clip_eps", "value_clip_eps", "max_grad_norm", "adam_eps")
+_BELOW_ONE = ("adam_b1", "adam_b2")
+
+
+def check_hparam(name: str, value: Any) -> None:
+    """Raise ``ValueError`` where a traced setting's value makes no sense."""
+    try:
+        number = float(value)
+    except TypeError:
+        return  # a tracer or an array of many: the caller's own affair
+    except ValueError:
+        raise ValueError(f"{name}={value!r} is not allowed: it must be a number") from None
+    check(not math.isnan(number), name, value, "a number")
+    if name in _UNIT:
+        check(0.0 <= number <= 1.0, name, value, "in [0, 1]")
+    elif name in _BELOW_ONE:
+        check(0.0 <= number < 1.0, name, value, "in [0, 1)")
+    elif name in _POSITIVE:
+        check(number > 0.0, name, value, "greater than 0")
+    else:
+        check(number >= 0.0, name, value, "0 or greater")
+
+
+def split_settings(config_type: type, hparams_type: type, settings: dict[str, Any], more: set[str]) -> tuple[Any, Any]:
+    """Make a config and hparams of mixed settings.
+
+    Args:
+        config_type, hparams_type: dataclasses.
+        settings: by name.
+        more: names that are also known to the caller, for the error's suggestions.
+
+    Raises:
+        ValueError: a name that neither knows, or a value that is not allowed.
+    """
+    config_names = {f.name for f in dataclasses.fields(config_type)}
+    hparam_names = {f.name for f in dataclasses.fields(hparams_type)}
+    for name in settings:
+        if name not in config_names | hparam_names:
+            raise ValueError(unknown_name("setting", name, config_names | hparam_names | more))
+    hparams = {name: value for name, value in settings.items() if name in hparam_names}
+    for name, value in hparams.items():
+        check_hparam(name, value)
+    config = config_type(**{name: value for name, value in settings.items() if name in config_names})
+    return config, hparams_type(**hparams)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(_tuple(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def choice(config: Any, field: str, *allowed: Any) -> None:
+    value = getattr(config, field)
+    check(value in allowed, field, value, f"one of {', '.join(map(repr, allowed))}")
+
+
+def at_least(config: Any, least: int, *fields: str) -> None:
+    for field in fields:
+        value = getattr(config, field)
+        check(is_int(value) and value >= least, field, value, f"an int of at least {least}")
+
+
+def positive(config: Any, *fields: str) -> None:
+    at_least(config, 1, *fields)
+
+
+def flag(config: Any, *fields: str) -> None:
+    for field in fields:
+        value = getattr(config, field)
+        check(isinstance(value, bool), field, value, "True or False")

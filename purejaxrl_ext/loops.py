@@ -1,0 +1,294 @@
+"""Loops: ways of collecting data, which turn a rule into an algorithm.
+
+    on_policy     T steps of N environments with the current network, then epochs of minibatches over them
+
+A loop's ``step`` is a pure function of a :class:`~purejaxrl_ext.types.State`, which holds no function and no tracer.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from purejaxrl_ext import metrics, normalize, optim, policies
+from purejaxrl_ext.envs import Environment, Transition, max_truncations, reset_pool, vec_reset, vec_step
+from purejaxrl_ext.types import Array, Metrics, Output, PyTree, Rollout, Rule, State, VecState
+
+
+def f32(hparams: PyTree) -> PyTree:
+    """Settings as float32 arrays, so that every value of them has one type and so one compiled program."""
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hparams)
+
+
+class Functions(NamedTuple):
+    """What a loop makes of a rule; see :class:`~purejaxrl_ext.types.Algorithm` for what the functions do."""
+
+    init: Callable[..., State]
+    step: Callable[..., tuple[State, Metrics]]
+    act: Callable[..., Array]
+    noise: Callable[..., Array]
+    steps_per_update: int
+    metrics_every: int
+
+
+def on_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functions:
+    """Collect T × N transitions with the current network, aim with ``rule.targets``, and learn for E epochs.
+
+    Args:
+        rule: the learning rule.
+        env: the environment.
+        network: a flax module from observations ``[B, ...]`` to an Output.
+        config: an :class:`~purejaxrl_ext.config.OnPolicyConfig`.
+
+    Returns:
+        ``init(key, hparams) -> State`` and ``step(state, hparams, measure) -> (State, metrics)``.
+    """
+    num_steps, num_envs = config.num_steps, config.num_envs
+    num_final = 0 if config.time_limit_terminates else max_truncations(env, num_steps)
+
+    def act(params: PyTree, normalizer: Any, obs: Array, noise: Any, hparams: Any, env_steps: Array) -> Array:
+        output = network.apply(params, normalize.normalize_obs(normalizer, obs))
+        return policies.to_env(output.policy, rule.act(output, noise, hparams, env_steps), env.action_space)
+
+    def init(key: Array, hparams: Any) -> State:
+        params_key, env_key, normalizer_key, key = jax.random.split(key, 4)
+        vec_state = vec_reset(env, env_key, num_envs)
+        params = network.init(params_key, vec_state.obs)
+        return State(
+            params=params,
+            opt_state=optim.init(f32(hparams), params, config.separate_optimizers),
+            env=vec_state,
+            key=key,
+            update=jnp.zeros((), jnp.int32),
+            normalizer=_init_normalizer(env, config, normalizer_key),
+        )
+
+    def collect(state: State, hparams: Any, keys: Array, env_steps: Array) -> tuple[State, Rollout, Transition]:
+        noise_key, env_key, pool_key = keys
+        pool = reset_pool(env, pool_key, config.pool_size)
+        noise = rule.noise(noise_key, (num_steps, num_envs))
+        step_keys = jax.random.split(env_key, (num_steps, num_envs))
+
+        def env_step(carry: tuple, now: tuple) -> tuple[tuple, tuple]:
+            vec_state, num_resets, final = carry
+            step_noise, step_key = now
+            output = network.apply(state.params, normalize.normalize_obs(state.normalizer, vec_state.obs))
+            action = rule.act(output, step_noise, hparams, env_steps)
+            env_action = policies.to_env(output.policy, action, env.action_space)
+            after, transition, num_resets = vec_step(env, step_key, vec_state, env_action, pool, num_resets)
+            if num_final < num_steps:
+                final = _keep_final(final, transition)
+                transition = transition.replace(final_obs=())
+            return (after, num_resets, final), (vec_state.obs, action, output.policy, transition)
+
+        final = (jnp.zeros((num_final, *state.env.obs.shape), state.env.obs.dtype), jnp.zeros(num_envs, jnp.int32))
+        carry = (state.env, jnp.zeros((), jnp.int32), final if num_final < num_steps else ())
+        (vec_state, _, final), (obs, action, policy, transition) = jax.lax.scan(env_step, carry, (noise, step_keys))
+        final_obs = final[0] if num_final < num_steps else transition.final_obs
+        rollout, normalizer = finish(state, hparams, obs, action, policy, transition, vec_state, final_obs)
+        return state.replace(env=vec_state, normalizer=normalizer), rollout, transition
+
+    def finish(
+        state: State,
+        hparams: Any,
+        obs: Array,
+        action: Array,
+        policy: Any,
+        transition: Transition,
+        vec_state: VecState,
+        final_obs: Array,
+    ) -> tuple[Rollout, Any]:
+        """Evaluate the network on the whole rollout at once, and at the successors that the rollout does not hold."""
+        normalizer = state.normalizer
+        reward, terminated, truncated = transition.reward, transition.terminated, transition.truncated
+        done = terminated | truncated
+        if config.time_limit_terminates:
+            terminated, truncated = done, jnp.zeros_like(done)
+        seen = normalize.normalize_obs(normalizer, obs)
+        beyond = normalize.normalize_obs(normalizer, jnp.concatenate([vec_state.obs[None], final_obs]))
+        # The policy is the one that acted: computed again in another batch it could differ in its last bits.
+        output = apply_flat(network, state.params, seen).replace(policy=policy)
+        output_beyond = values_of(apply_flat(network, state.params, beyond))
+        if config.normalize_rewards:
+            normalizer, reward = normalize.scale_rewards(normalizer, reward, done, hparams.gamma)
+        if config.normalize_observations == "running":
+            normalizer = normalizer.replace(obs=normalize.update(normalizer.obs, obs))
+        successor = functools.partial(_successor, truncated=truncated, stored_whole=num_final == num_steps)
+        return Rollout(
+            obs=seen,
+            action=action,
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+            output=output,
+            next_output=jax.tree.map(successor, values_of(output), output_beyond),
+        ), normalizer
+
+    def learn(
+        params: PyTree, opt_state: PyTree, batch: PyTree, key: Array, hparams: Any, learning_rate: Array
+    ) -> tuple[PyTree, PyTree, Metrics]:
+        size = config.steps_per_update
+        bits = jax.random.bits(key, (config.num_epochs, size))
+        # Sorting random bits shuffles; where there is one minibatch the order means nothing.
+        order = jnp.argsort(bits) if config.num_minibatches > 1 else jnp.arange(size)[None].repeat(len(bits), 0)
+
+        def minibatch(carry: tuple, index: Array) -> tuple[tuple, Metrics]:
+            params, opt_state = carry
+            part = jax.tree.map(lambda x: x[index], batch)
+
+            def loss(params: PyTree) -> tuple[Array, Metrics]:
+                return rule.loss(network.apply(params, part.obs), part, hparams)
+
+            (value, logged), grads = jax.value_and_grad(loss, has_aux=True)(params)
+            params, opt_state, norm = optim.apply(
+                grads, opt_state, params, hparams, learning_rate, config.separate_optimizers
+            )
+            return (params, opt_state), logged | {"loss": value, "grad_norm": norm}
+
+        indices = order.reshape(config.num_epochs * config.num_minibatches, -1)
+        (params, opt_state), logged = jax.lax.scan(minibatch, (params, opt_state), indices)
+        return params, opt_state, {name: x.mean() for name, x in logged.items()}
+
+    def step(state: State, hparams: Any, measure: Array | None = None) -> tuple[State, Metrics]:
+        hparams = f32(hparams)
+        key, noise_key, env_key, pool_key, learn_key = jax.random.split(state.key, 5)
+        env_steps = state.update.astype(jnp.float32) * config.steps_per_update
+        learning_rate = optim.anneal(hparams.learning_rate, hparams.anneal_steps, env_steps)
+
+        before = state.params
+        state, rollout, transition = collect(state, hparams, (noise_key, env_key, pool_key), env_steps)
+        batch = jax.tree.map(flatten, rule.targets(rollout, hparams))
+        params, opt_state, logged = learn(before, state.opt_state, batch, learn_key, hparams, learning_rate)
+
+        logged |= episode_metrics(transition) | {
+            "value": greedy_value(rollout.output).mean(),
+            "learning_rate": learning_rate,
+        }
+        if config.metrics_every:
+            due = state.update % config.metrics_every == 0 if measure is None else measure
+            logged |= measured(rule, network, config, due, before, params, batch, hparams)
+        return state.replace(params=params, opt_state=opt_state, key=key, update=state.update + 1), logged
+
+    return Functions(init, step, act, rule.noise, config.steps_per_update, config.metrics_every)
+
+
+def measured(
+    rule: Rule,
+    network: Any,
+    config: Any,
+    due: Array,
+    before: PyTree,
+    after: PyTree,
+    batch: PyTree,
+    hparams: Any,
+) -> Metrics:
+    """The representation at the start and (suffix ``_end``) at the end of an update; NaN unless ``due``."""
+    size = batch.obs.shape[0]
+    stride = -(-size // config.metrics_samples) if config.metrics_samples else 1
+
+    def measure() -> Metrics:
+        sample = jax.tree.map(lambda x: x[::stride], batch)
+        start, end = (network.apply(params, sample.obs) for params in (before, after))
+        logged = metrics.output_metrics(start, config.activation)
+        logged |= {f"{k}_end": v for k, v in metrics.output_metrics(end, config.activation).items()}
+        return logged | rule.diagnose(start, end, sample, hparams)
+
+    skipped = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), jax.eval_shape(measure))
+    return jax.lax.cond(due, measure, lambda: skipped)
+
+
+def episode_metrics(transition: Transition) -> Metrics:
+    """Means over the episodes that ended in ``[T, N]`` transitions: sums over counts, NaN where none ended."""
+    count = jnp.sum(transition.terminated | transition.truncated).astype(jnp.float32)
+    some = jnp.where(count > 0, count, jnp.nan)
+    return {
+        "episode_return": transition.finished_return.sum() / some,
+        "episode_length": transition.finished_length.sum() / some,
+        "num_episodes": count,
+    }
+
+
+def apply_flat(network: Any, params: PyTree, obs: Array) -> Output:
+    """The network on ``[T, N, ...]`` observations, all at once; leaves ``[T, N, ...]``."""
+    lead = obs.shape[:2]
+    output = network.apply(params, flatten(obs))
+    return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), output)
+
+
+def flatten(x: Array) -> Array:
+    """``[T, N, ...]`` to ``[T · N, ...]``."""
+    return x.reshape(-1, *x.shape[2:])
+
+
+def values_of(output: Output) -> Output:
+    """The part of an Output from which targets bootstrap."""
+    return Output(value=output.value, q_values=output.q_values)
+
+
+def greedy_value(output: Output) -> Array:
+    """V(s), or max_a Q(s, a)."""
+    return output.q_values.max(axis=-1) if isinstance(output.q_values, jax.Array) else output.value
+
+
+def _keep_final(final: tuple[Array, Array], transition: Transition) -> tuple[Array, Array]:
+    """Put the final observations of episodes truncated just now into each environment's next slot of ``[K, N, ...]``."""
+    stored, count = final
+    slots = jnp.arange(stored.shape[0])[:, None]
+    here = (slots == count[None]) & transition.truncated[None]
+    here = here.reshape(here.shape + (1,) * (stored.ndim - 2))
+    return jnp.where(here, transition.final_obs[None], stored), count + transition.truncated
+
+
+def _successor(inside: Array, beyond: Array, *, truncated: Array, stored_whole: bool) -> Array:
+    """A value ``[T, N, ...]`` at each step's true successor.
+
+    Args:
+        inside: ``[T, N, ...]`` at the rollout's own observations.
+        beyond: ``[1 + K, N, ...]`` at the observation after the last step, then at the final observations: of every
+            step if ``stored_whole`` (K = T), else of each environment's truncated steps in order.
+    """
+    following = jnp.concatenate([inside[1:], beyond[:1]])
+    final = beyond[1:]
+    if final.shape[0] == 0:
+        return following
+    if not stored_whole:
+        nth = jnp.clip(jnp.cumsum(truncated, axis=0) - 1, 0, final.shape[0] - 1)
+        final = jnp.take_along_axis(final, nth.reshape(nth.shape + (1,) * (final.ndim - 2)), axis=0)
+    return jnp.where(truncated.reshape(truncated.shape + (1,) * (final.ndim - 2)), final, following)
+
+
+def _init_normalizer(env: Environment, config: Any, key: Array) -> Any:
+    if not (config.normalize_observations or config.normalize_rewards):
+        return ()
+    normalizer = normalize.Normalizer()
+    if config.normalize_rewards:
+        normalizer = normalizer.replace(reward=normalize.empty(()), discounted_return=jnp.zeros(config.num_envs))
+    if config.normalize_observations:
+        normalizer = normalizer.replace(obs=normalize.empty(env.observation_shape))
+    if config.normalize_observations == "frozen":
+        obs = _random_observations(env, config, key)
+        normalizer = normalizer.replace(obs=normalize.update(normalizer.obs, obs))
+    return normalizer
+
+
+def _random_observations(env: Environment, config: Any, key: Array) -> Array:
+    """Observations ``[T, N, ...]`` of at least ``normalizer_steps`` steps under uniformly random actions."""
+    num_steps = -(-config.normalizer_steps // config.num_envs)
+    reset_key, pool_key, action_key, env_key = jax.random.split(key, 4)
+    pool = reset_pool(env, pool_key, max(config.num_envs, config.normalizer_steps // 16))
+    space = env.action_space
+    shape = (num_steps, config.num_envs)
+
+    def step(carry: tuple, now: tuple) -> tuple[tuple, Array]:
+        action, keys = now
+        state, transition, num_resets = vec_step(env, keys, carry[0], action, pool, carry[1])
+        return (state, num_resets), transition.final_obs
+
+    keys = jax.random.split(env_key, shape)
+    actions = policies.uniform_actions(action_key, shape, space)
+    start = (vec_reset(env, reset_key, config.num_envs), jnp.zeros((), jnp.int32))
+    return jax.lax.scan(step, start, (actions, keys))[1]

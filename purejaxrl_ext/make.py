@@ -1,0 +1,178 @@
+"""``make``: an algorithm by name, from mixed settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from purejaxrl_ext import config as configs
+from purejaxrl_ext import loops, networks, pfo, policies, ppo
+from purejaxrl_ext.envs import Discrete, Environment, make_env
+from purejaxrl_ext.errors import check, unknown_name
+from purejaxrl_ext.presets import preset_settings
+from purejaxrl_ext.types import Algorithm, Output, Rule
+
+
+class Recipe(NamedTuple):
+    """What an algorithm's name stands for: a rule in a loop, its settings and its default network."""
+
+    rule: Callable[[Any, Any], Rule]
+    loop: Callable[..., loops.Functions]
+    config: type
+    hparams: type
+    network: Callable[[Any, Environment], Any]
+
+
+def actor_critic(config: Any, env: Environment) -> networks.ActorCritic:
+    """The default policy and value network of an on-policy algorithm."""
+    return networks.ActorCritic(
+        num_actions=env.action_space.n,
+        policy=config.policy,
+        torso=torso(config),
+        shared_torso=config.shared_torso,
+        initializer=config.initializer,
+    )
+
+
+def torso(config: Any) -> networks.Torso:
+    """Hidden layers as the config says."""
+    names = [f.name for f in dataclasses.fields(configs.NetworkConfig)]
+    values = {name: getattr(config, name) for name in names}
+    return networks.Torso(**values)
+
+
+ALGORITHMS: dict[str, Recipe] = {
+    "ppo": Recipe(ppo.rule, loops.on_policy, configs.OnPolicyConfig, ppo.PPOHparams, actor_critic),
+    "pfo": Recipe(pfo.rule, loops.on_policy, configs.PFOConfig, pfo.PFOHparams, actor_critic),
+}
+
+_ENV_SETTINGS = tuple(inspect.signature(make_env).parameters)[1:]
+
+
+def make(
+    algorithm: str, env: str | Environment, *, network: Any = None, preset: str | None = None, **settings: Any
+) -> Algorithm:
+    """An algorithm on an environment, ready to ``init`` and ``step``.
+
+    Args:
+        algorithm: ``"ppo"`` or ``"pfo"``.
+        env: as in :func:`~purejaxrl_ext.envs.make_env`: a gymnax name, ``"brax:"`` and a name, or an object.
+        network: a flax module from observations ``[B, ...]`` to an Output; None: the default, as the config says.
+        preset: named settings, which ``settings`` override; see :func:`~purejaxrl_ext.presets.presets`.
+        **settings: fields of the algorithm's Config and Hparams and options of ``make_env``, mixed.
+
+    Raises:
+        ValueError: an unknown name (with the nearest ones), a value that is not allowed, or a network whose output does
+            not fit the action space.
+        TypeError: an environment that does not follow the protocol.
+
+    Example::
+
+        algorithm = prx.make("pfo", "Breakout-MinAtar", num_envs=64, learning_rate=2.5e-4, feature_coef=1.0)
+        state = algorithm.init(jax.random.key(0))
+        state, metrics = algorithm.step(state)
+    """
+    if algorithm not in ALGORITHMS:
+        raise ValueError(unknown_name("algorithm", algorithm, ALGORITHMS))
+    recipe = ALGORITHMS[algorithm]
+    if preset is not None:
+        env_name = env if isinstance(env, str) else env.name
+        settings = preset_settings(preset, algorithm, env_name, recipe) | settings
+    env_settings = {k: settings.pop(k) for k in _ENV_SETTINGS if k in settings}
+    config, hparams = configs.split_settings(recipe.config, recipe.hparams, settings, set(_ENV_SETTINGS))
+    made_env = make_env(env, **env_settings)
+    config = _resolve(config, made_env)
+    module = recipe.network(config, made_env) if network is None else network
+    functions = _build(algorithm, made_env, module, config)
+    check_network(module, made_env)
+    rebuild = {"algorithm": algorithm, "env": env, "network": network, **env_settings}
+    rebuild |= dataclasses.asdict(config) | dataclasses.asdict(hparams)
+    return Algorithm(
+        name=algorithm,
+        env_name=made_env.name,
+        init=_with_default(functions.init, hparams),
+        step=_with_default(functions.step, hparams),
+        act=functions.act,
+        noise=functions.noise,
+        functions=functions,
+        config=config,
+        hparams=hparams,
+        env=made_env,
+        network=module,
+        settings=rebuild,
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _build(name: str, env: Environment, module: Any, config: Any) -> loops.Functions:
+    # Equal settings give the same functions, and those the same compiled programs.
+    recipe = ALGORITHMS[name]
+    return recipe.loop(recipe.rule(config, env.action_space), env, module, config)
+
+
+def _with_default(function: Callable, default: Any) -> Callable:
+    @functools.wraps(function)
+    def call(first: Any, hparams: Any = None, *args: Any) -> Any:
+        return function(first, default if hparams is None else hparams, *args)
+
+    return call
+
+
+def _resolve(config: Any, env: Environment) -> Any:
+    """Fill in what depends on the environment, so that a stored config says all."""
+    shape = env.observation_shape
+    new: dict[str, Any] = {}
+    is_image = len(shape) == 3
+    if config.conv_layers is None:
+        large = is_image and min(shape[:2]) >= 36
+        new["conv_layers"] = (networks.LARGE_IMAGE if large else networks.SMALL_IMAGE) if is_image else ()
+    elif config.conv_layers:
+        check(is_image, "conv_layers", config.conv_layers, f"None for {env.name}, whose observation has shape {shape}")
+    if is_image:
+        size = min(shape[:2])
+        for _, kernel, stride in new.get("conv_layers", config.conv_layers):
+            check(size >= kernel, "conv_layers", config.conv_layers, f"small enough for an image of shape {shape}")
+            size = (size - kernel) // stride + 1
+    if config.hidden_sizes is None:
+        new["hidden_sizes"] = ((512,) if min(shape[:2]) >= 36 else (128,)) if is_image else (64, 64)
+    if hasattr(config, "policy"):
+        discrete = isinstance(env.action_space, Discrete)
+        allowed = (None, "categorical") if discrete else (None, "gaussian", "tanh_gaussian")
+        check(config.policy in allowed, "policy", config.policy, f"one of {allowed} for the actions of {env.name}")
+        new["policy"] = config.policy or ("categorical" if discrete else "gaussian")
+    return dataclasses.replace(config, **new)
+
+
+def check_network(module: Any, env: Environment) -> None:
+    """Raise ``ValueError`` where a network's output does not fit the environment; compiles nothing."""
+
+    def run(key: jax.Array) -> Any:
+        obs = jax.vmap(env.reset)(jax.random.split(key, 2))[1]
+        return module.apply(module.init(key, obs), obs)
+
+    output = jax.eval_shape(run, jax.random.key(0))
+    name = type(module).__name__
+    if not isinstance(output, Output):
+        raise ValueError(f"network {name} must return a prx.Output, got {type(output).__name__}")
+    discrete = isinstance(env.action_space, Discrete)
+    kind = policies.Categorical if discrete else (policies.Gaussian, policies.TanhGaussian)
+    size = env.action_space.n
+    if not isinstance(output.policy, kind):
+        got = type(output.policy).__name__
+        wanted = "prx.Categorical" if discrete else "prx.Gaussian or prx.TanhGaussian"
+        raise ValueError(f"network {name} gives a policy of type {got}; the actions of {env.name} need a {wanted}")
+    leaf = jax.tree.leaves(output.policy)[0]
+    if leaf.shape != (2, size):
+        raise ValueError(
+            f"network {name} gives a policy of shape [B, {', '.join(map(str, leaf.shape[1:]))}]; the action space of "
+            f"{env.name}, {env.action_space}, needs [B, {size}]"
+        )
+    if getattr(output.value, "shape", None) != (2,):
+        raise ValueError(f"network {name} must give a value of shape [B], got {getattr(output.value, 'shape', None)}")
+
+

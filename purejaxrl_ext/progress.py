@@ -1,0 +1,73 @@
+"""Progress of a sweep: a bar on a terminal, else one line a minute."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+LINE_SECONDS = 60.0
+
+
+class Progress:
+    """Shows, per arm: environment steps of each run, steps/s of all runs together, time left, current return.
+
+    Args:
+        shown: False shows nothing but warnings.
+        totals: environment steps of each run, by arm.
+    """
+
+    def __init__(self, shown: bool, totals: dict[str, int]):
+        self.totals = totals
+        self.console = Console(stderr=True)
+        self.lines = shown and not self.console.is_terminal
+        self.bar: Bar | None = None
+        self.began = self.printed = time.perf_counter()
+        self.rate = 0.0
+        self.tasks: dict[str, Any] = {}
+        if shown and self.console.is_terminal:
+            self.bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[steps]}  {task.fields[rate]}  return {task.fields[value]}"),
+                TimeRemainingColumn(),
+                console=self.console,
+            )
+            for arm, total in totals.items():
+                self.tasks[arm] = self.bar.add_task(arm, total=total, start=False, steps="waiting", rate="", value="-")
+
+    def __enter__(self) -> Progress:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def advance(self, arm: str, steps: int, gained: int, returns: np.ndarray) -> None:
+        """``steps`` of each run are done, ``gained`` over all runs since the last call; returns ``[..., updates]``."""
+        now = time.perf_counter()
+        self.rate = gained / max(now - self.began, 1e-9)
+        self.began = now
+        finite = returns[np.isfinite(returns)]
+        value = f"{finite.mean():.4g}" if finite.size else "-"
+        total = self.totals[arm]
+        if self.bar:
+            self.bar.start_task(self.tasks[arm])
+            text = f"{steps:,}/{total:,} steps"
+            self.bar.update(self.tasks[arm], completed=steps, steps=text, rate=f"{self.rate:,.0f}/s", value=value)
+        elif self.lines and (now - self.printed > LINE_SECONDS or steps >= total):
+            self.printed = now
+            print(f"{arm}: {steps:,}/{total:,} steps, {self.rate:,.0f} steps/s, return {value}", file=sys.stderr, flush=True)
+
+    def warn(self, message: str) -> None:
+        """Said whether or not progress is shown."""
+        warnings.warn(message, RuntimeWarning, stacklevel=2)

@@ -1,0 +1,84 @@
+"""Returns and advantages: pure functions of arrays ``[T, ...]``, time first, any further axes being independent.
+
+All take ``terminated`` (the episode ended, nothing follows) and ``truncated`` (it was cut here, but its value goes on), and
+``next_value``, the value of each step's true successor: at an episode's end that of the final observation.
+"""
+
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from purejaxrl_ext.types import Array
+
+
+def td_error(reward: Array, value: Array, next_value: Array, terminated: Array, gamma: Array | float) -> Array:
+    """δ_t = r_t + γ (1 − terminated_t) V(s'_t) − V(s_t) (Sutton & Barto 2018, eq. 6.5), all of one shape."""
+    chex.assert_equal_shape([reward, value, next_value, terminated])
+    return reward + gamma * jnp.where(terminated, 0.0, next_value) - value
+
+
+def gae(
+    reward: Array,
+    value: Array,
+    next_value: Array,
+    terminated: Array,
+    truncated: Array,
+    gamma: Array | float,
+    gae_lambda: Array | float,
+) -> Array:
+    """Generalised advantage estimates (Schulman et al. 2016, eq. 16).
+
+    A_t = δ_t + γλ (1 − (terminated_t or truncated_t)) A_{t+1}, with δ of :func:`td_error` and A_T = 0.
+
+    A truncated step keeps its bootstrap in δ; only the sum over later steps stops there, since they are another episode's.
+
+    Args:
+        reward, value, next_value: ``[T, ...]`` float.
+        terminated, truncated: ``[T, ...]`` bool.
+
+    Returns:
+        ``[T, ...]`` advantages. The λ-return is ``gae(...) + value``.
+    """
+    delta = td_error(reward, value, next_value, terminated, gamma)
+    return discounted_sum(delta, terminated | truncated, gamma * gae_lambda)
+
+
+def lambda_return(
+    reward: Array,
+    next_value: Array,
+    terminated: Array,
+    truncated: Array,
+    gamma: Array | float,
+    lambda_: Array | float,
+) -> Array:
+    """λ-returns (Sutton & Barto 2018, eq. 12.20).
+
+    G_t = r_t + γ [(1 − λ) V(s'_t) + λ G_{t+1}], with G_{t+1} replaced by V(s'_t) at a truncation and at the rollout's last
+    step, and by 0 at a termination. λ = 0: TD(0) targets; λ = 1: Monte Carlo, bootstrapped where the data end.
+
+    Shapes as in :func:`gae`.
+    """
+    chex.assert_equal_shape([reward, next_value, terminated, truncated])
+    bootstrap = jnp.where(terminated, 0.0, next_value)
+    last = jnp.zeros_like(terminated).at[-1].set(True)
+    ends = terminated | truncated | last
+    # Where the sum ends the whole weight is on the bootstrap.
+    start = reward + gamma * bootstrap * jnp.where(ends, 1.0, 1.0 - lambda_)
+    return discounted_sum(start, ends, gamma * lambda_)
+
+
+def discounted_sum(x: Array, ends: Array, discount: Array | float) -> Array:
+    """y_t = x_t + discount · (1 − ends_t) · y_{t+1}, y_T = 0; over axis 0 of ``[T, ...]``."""
+    chex.assert_equal_shape([x, ends])
+    weight = discount * (1.0 - ends.astype(x.dtype))
+
+    def backward(later: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
+        x_t, weight_t = now
+        y = x_t + weight_t * later
+        return y, y
+
+    # Unrolled: the body is two operations, less than a loop's own cost.
+    _, sums = jax.lax.scan(backward, jnp.zeros_like(x[0]), (x, weight), reverse=True, unroll=8)
+    return sums

@@ -1,0 +1,103 @@
+"""``train`` and ``evaluate``: one agent, as pure functions to jit and vmap."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from purejaxrl_ext.errors import check
+from purejaxrl_ext.types import Algorithm, Array, Metrics, State
+
+
+def train(
+    algorithm: Algorithm, key: Array, total_steps: int, hparams: Any = None
+) -> tuple[State, Metrics]:
+    """Train one agent from scratch: ``init``, then ``step`` by scan. Pure: jit it, vmap it over keys or hparams.
+
+    Args:
+        algorithm: from :func:`~purejaxrl_ext.make.make`.
+        key: ``jax.random.key(s)`` is what a sweep calls seed s.
+        total_steps: environment steps over all environments; rounded up to whole updates.
+        hparams: traced settings; None: ``algorithm.hparams``.
+
+    Returns:
+        the trained State, and metrics of shape ``[num_updates]`` each.
+    """
+    check(total_steps > 0, "total_steps", total_steps, "greater than 0")
+    hparams = algorithm.hparams if hparams is None else hparams
+    return _train(algorithm.functions, algorithm.num_updates(total_steps), key, hparams)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _train(functions: Any, num_updates: int, key: Array, hparams: Any) -> tuple[State, Metrics]:
+    def update(state: State, i: Array) -> tuple[State, Metrics]:
+        return functions.step(state, hparams, is_measured(i, num_updates - 1, functions.metrics_every))
+
+    return jax.lax.scan(update, functions.init(key, hparams), jnp.arange(num_updates))
+
+
+def is_measured(update: Array, last: Array | int, metrics_every: int) -> Array:
+    """Whether an update computes the representation metrics: every k-th, the first and the last."""
+    return (update % max(metrics_every, 1) == 0) | (update == last)
+
+
+def evaluate(
+    algorithm: Algorithm,
+    state: State,
+    key: Array,
+    num_episodes: int = 32,
+    greedy: bool = True,
+    hparams: Any = None,
+    max_steps: int | None = None,
+) -> Array:
+    """Undiscounted returns ``[num_episodes]`` of whole episodes, normaliser statistics frozen.
+
+    Vmappable over states, with ``in_axes=prx.State.axes()``. Every episode starts from its own fresh state, so no long
+    episode is missed; they run side by side until the last has ended.
+
+    Args:
+        algorithm: what trained the state.
+        state: of one agent.
+        key: the same key gives the same initial states.
+        num_episodes: how many.
+        greedy: the mode of the policy, or its samples.
+        hparams: traced settings; None: ``algorithm.hparams``.
+        max_steps: steps after which an episode is counted as it stands; None: the environment's time limit, or 10,000.
+    """
+    check(num_episodes > 0, "num_episodes", num_episodes, "greater than 0")
+    limit = max_steps or algorithm.env.time_limit or 10_000
+    hparams = algorithm.hparams if hparams is None else hparams
+    return _evaluate(algorithm.functions, algorithm.env, num_episodes, greedy, limit, state, key, hparams)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _evaluate(
+    functions: Any, env: Any, num_episodes: int, greedy: bool, limit: int, state: State, key: Array, hparams: Any
+) -> Array:
+    reset_key, key = jax.random.split(key)
+    env_state, obs = jax.vmap(env.reset)(jax.random.split(reset_key, num_episodes))
+    # Exploration is as at the end of training so far.
+    env_steps = state.update.astype(jnp.float32) * functions.steps_per_update
+
+    def going(carry: tuple) -> Array:
+        time, _, _, over, _ = carry
+        return (time < limit) & ~jnp.all(over)
+
+    def step(carry: tuple) -> tuple:
+        time, env_state, obs, over, total = carry
+        noise_key, step_key = jax.random.split(jax.random.fold_in(key, time))
+        noise = None if greedy else functions.noise(noise_key, (num_episodes,))
+        action = functions.act(state.params, state.normalizer, obs, noise, hparams, env_steps)
+        after = jax.vmap(env.step)(jax.random.split(step_key, num_episodes), env_state, action)
+        gained = after.reward if after.score is None else after.score
+        total = total + jnp.where(over, 0.0, gained)
+        over = over | after.terminated
+        if after.truncated is not None:
+            over = over | after.truncated
+        return time + 1, after.state, after.obs, over, total
+
+    start = (jnp.zeros((), jnp.int32), env_state, obs, jnp.zeros(num_episodes, bool), jnp.zeros(num_episodes))
+    return jax.lax.while_loop(going, step, start)[-1]

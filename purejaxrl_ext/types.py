@@ -1,0 +1,197 @@
+"""The pytrees and records that every algorithm shares.
+
+Axis letters: T time, N environments, B batch, F features, A actions, S seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import jax
+from flax import struct
+
+Array = jax.Array
+PyTree = Any
+Metrics = dict[str, Array]
+
+
+@struct.dataclass
+class Representation:
+    """What the hidden layers of one network said.
+
+    Attributes:
+        features: ``[..., F]`` the last hidden layer after its activation.
+        preactivations: one ``[..., F_l]`` per hidden layer, first to last, flattened, before the activation.
+    """
+
+    features: Array
+    preactivations: tuple[Array, ...]
+
+
+@struct.dataclass
+class Output:
+    """What a network says about a batch of observations. Unused parts are ``()``.
+
+    Attributes:
+        policy: a policy record of ``purejaxrl_ext.policies`` with leaves ``[..., A]``.
+        value: ``[...]`` state values.
+        q_values: ``[..., A]`` action values.
+        actor: the policy network's :class:`Representation`.
+        critic: that of the value network or of the Q-network.
+    """
+
+    policy: PyTree = ()
+    value: Array | tuple = ()
+    q_values: Array | tuple = ()
+    actor: Representation | tuple = ()
+    critic: Representation | tuple = ()
+
+
+@struct.dataclass
+class Rollout:
+    """Transitions of one update, as a rule's ``targets`` sees them; every leaf begins with ``[T, N]``.
+
+    Attributes:
+        obs: ``[T, N, ...]`` observations, as the network receives them.
+        action: ``[T, N, ...]`` what ``act`` returned (a Gaussian's action is not yet clipped).
+        reward: ``[T, N]``.
+        terminated: ``[T, N]`` bool, the episode ended here and nothing follows.
+        truncated: ``[T, N]`` bool, the episode was cut here; its value goes on.
+        output: the network's :class:`Output` at the parameters that collected the data.
+        next_output: the value part of the Output at the true successor of each step, which at an episode's end is the
+            final observation and never the reset one. Where ``terminated`` it has no meaning.
+    """
+
+    obs: Array
+    action: Array
+    reward: Array
+    terminated: Array
+    truncated: Array
+    output: Output
+    next_output: Output
+
+
+@struct.dataclass
+class VecState:
+    """N environments side by side, each in the middle of an episode.
+
+    Attributes:
+        env_state: ``[N, ...]`` the environments' own states.
+        obs: ``[N, ...]`` what the agent sees now.
+        episode_return: ``[N]`` float32, undiscounted return so far.
+        episode_length: ``[N]`` int32, steps so far.
+    """
+
+    env_state: PyTree
+    obs: Array
+    episode_return: Array
+    episode_length: Array
+
+
+@struct.dataclass
+class State:
+    """All that an algorithm carries from one update to the next. An unused slot is ``()``.
+
+    It holds arrays only, so it can be saved, restored, pickled, vmapped and indexed by seed.
+
+    Attributes:
+        params: network weights.
+        opt_state: optimiser moments.
+        env: the environments, :class:`VecState`.
+        key: the random key for all updates to come.
+        update: ``[]`` int32, updates done. One scalar for all seeds: vmap takes and returns it with axis None.
+        target_params: weights of the target network.
+        replay: replay buffer.
+        carry: hidden state of a recurrent network.
+        normalizer: running statistics of observations and rewards.
+    """
+
+    params: PyTree
+    opt_state: PyTree
+    env: VecState
+    key: Array
+    update: Array
+    target_params: PyTree = ()
+    replay: PyTree = ()
+    carry: PyTree = ()
+    normalizer: PyTree = ()
+
+    @classmethod
+    def axes(cls, batched: Any = 0, shared: Any = None) -> State:
+        """A tree of vmap axes (or shardings): ``batched`` for every slot but the update count, which gets ``shared``."""
+        names = cls.__dataclass_fields__  # type: ignore[attr-defined]
+        return cls(**{name: shared if name == "update" else batched for name in names})
+
+
+class Rule(NamedTuple):
+    """A learning rule: pure functions of arrays, which never see a network, parameters or an environment.
+
+    Attributes:
+        noise: ``(key, shape) -> noise``; all the action randomness of a rollout of leading ``shape`` (T, N), at once.
+        act: ``(output, noise, hparams, env_steps) -> action``; ``noise=None`` asks for the greedy action, ``env_steps``
+            (float32 scalar) says how far exploration schedules have come.
+        targets: ``(rollout, hparams) -> batch``; what to aim at. The batch's ``obs`` is what the network is shown.
+        loss: ``(output, batch, hparams) -> (scalar, metrics)``.
+        diagnose: ``(start, end, batch, hparams) -> metrics``; what to log of the Outputs before and after an update's
+            epochs, at the updates that measure the representation.
+    """
+
+    noise: Callable[[Array, tuple[int, ...]], Array]
+    act: Callable[..., Array]
+    targets: Callable[..., PyTree]
+    loss: Callable[..., tuple[Array, Metrics]]
+    diagnose: Callable[..., Metrics] = lambda start, end, batch, hparams: {}
+
+
+class Network(Protocol):
+    """What the loops ask of a flax module: ``init(key, obs)`` and ``apply(params, obs) -> Output``."""
+
+    def init(self, key: Array, obs: Array) -> PyTree: ...
+
+    def apply(self, params: PyTree, obs: Array) -> Output: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Algorithm:
+    """A rule in a loop: pure functions over :class:`State`, and the settings that they were made with.
+
+    Attributes:
+        name: the name given to :func:`purejaxrl_ext.make`.
+        env_name: the environment's name.
+        init: ``(key, hparams=None) -> State``.
+        step: ``(state, hparams=None, measure=None) -> (State, metrics)``, one update. ``measure`` (a bool scalar, not
+            batched) says whether to compute the representation metrics; None means every ``config.metrics_every``.
+        act: ``(params, normalizer, obs, noise, hparams, env_steps) -> action for the environment``.
+        noise: ``(key, shape) -> noise`` for ``act``; ``None`` in its place asks for the greedy action.
+        functions: ``init``, ``step``, ``act`` and ``noise`` as the loop made them, without the default hparams; equal
+            settings share one such object, and so one compiled program.
+        config: what fixes shapes, loop lengths and code paths.
+        hparams: the default traced settings.
+        env: the environment.
+        network: the flax module.
+        settings: what rebuilds this algorithm with ``make`` (plain values, or objects for a custom env or network).
+    """
+
+    name: str
+    env_name: str
+    init: Callable[..., State]
+    step: Callable[..., tuple[State, Metrics]]
+    act: Callable[..., Array]
+    noise: Callable[..., Array]
+    functions: Any
+    config: Any
+    hparams: Any
+    env: Any
+    network: Any
+    settings: dict[str, Any]
+
+    @property
+    def steps_per_update(self) -> int:
+        """Environment steps of one ``step``, over all its environments."""
+        return self.config.steps_per_update
+
+    def num_updates(self, total_steps: int) -> int:
+        """Updates that reach at least ``total_steps`` environment steps."""
+        return -(-int(total_steps) // self.steps_per_update)
