@@ -14,7 +14,7 @@ import xarray as xr
 from purejaxrl_ext import results
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.make import make
-from purejaxrl_ext.types import Algorithm, PyTree, State
+from purejaxrl_ext.types import Algorithm, State
 
 KEEP = 2  # checkpoints of an arm
 
@@ -31,18 +31,19 @@ class States(NamedTuple):
 
 def _manager(path: Path, arm: str) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, create=True, enable_async_checkpointing=False)
-    return ocp.CheckpointManager((path / "checkpoints" / arm).absolute(), options=options)
+    where = (path / "checkpoints" / arm).absolute()
+    return ocp.CheckpointManager(where, item_handlers=ocp.StandardCheckpointHandler(), options=options)
 
 
-def save(path: Path, arm: str, update: int, state: State) -> None:
-    """Save the states of all runs of an arm after ``update`` updates, atomically; the last few are kept."""
+def save(path: Path, arm: str, update: int, state: State, num_runs: int) -> None:
+    """Save the states of an arm's runs after ``update`` updates, atomically; the last few are kept.
+
+    What was padded to whole devices is left out, so that the checkpoint fits any number of them.
+    """
+    host = jax.device_get(_key_data(state))
+    rows = jax.tree.map(lambda x: x[:num_runs], host.replace(update=())).replace(update=host.update)
     with _manager(path, arm) as manager:
-        manager.save(update, args=ocp.args.StandardSave(_storable(state)))
-
-
-def _storable(state: PyTree) -> PyTree:
-    """Host arrays only, typed keys as their data."""
-    return jax.device_get(state.replace(key=jax.random.key_data(state.key)))
+        manager.save(update, args=ocp.args.StandardSave(rows))
 
 
 def load_state(
@@ -65,19 +66,11 @@ def load_state(
         step = manager.latest_step()
         check(step is not None, "source", str(path), f"a run that has saved a state of arm {arm!r}; it has not yet")
         num_runs = int(np.prod([dataset.sizes[d] for d in (*config["grid"], "seed")]))
-        shapes = _shapes(algorithm, manager, step, num_runs)
+        one = jax.eval_shape(lambda key: _key_data(algorithm.init(key)), jax.random.key(0))
+        shapes = jax.tree.map(lambda x: np.empty((num_runs, *x.shape), x.dtype), one).replace(update=np.zeros((), np.int32))
         state = manager.restore(step, args=ocp.args.StandardRestore(shapes))
     state = state.replace(key=jax.random.wrap_key_data(jnp.asarray(state.key)))
     return _take(state, run)
-
-
-def _shapes(algorithm: Algorithm, manager: Any, step: int, num_runs: int) -> State:
-    """What was saved, as shapes: those of one run's State with the runs' axis, padded to whatever it was, in front."""
-    one = jax.eval_shape(lambda key: _key_data(algorithm.init(key)), jax.random.key(0))
-    width = jax.tree.leaves(manager.item_metadata(step)["key"])[0].shape[0]
-    check(width >= num_runs, "checkpoint", width, f"of at least {num_runs} runs")
-    many = jax.tree.map(lambda x: np.empty((width, *x.shape), x.dtype), one)
-    return many.replace(update=np.empty((), one.update.dtype))
 
 
 def _key_data(state: State) -> State:

@@ -302,7 +302,7 @@ def _run_arm(
             results.write_diverged(path, arm.index, arm.diverged)
             written = done
         if path is not None and due:
-            checkpoints.save(path, arm.name, done, state)
+            checkpoints.save(path, arm.name, done, state, runs.count)
             saved = time.perf_counter()
     total = time.perf_counter() - began
     return state, {"seconds": total, "until_first_chunk_seconds": compile_seconds}
