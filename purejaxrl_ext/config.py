@@ -80,6 +80,9 @@ class LoopConfig(NetworkConfig):
         flag(self, "layer_norm", "time_limit_terminates")
         choice(self, "normalize_observations", False, "running", "frozen")
 
+    # One optimiser, where a config has no such field.
+    separate_optimizers = False
+
     @property
     def steps_per_update(self) -> int:
         """Environment steps of one update, over all environments."""
@@ -98,39 +101,23 @@ class OnPolicyConfig(LoopConfig):
         num_steps: T.
         num_epochs: passes over the data of an update.
         num_minibatches: minibatches of a pass; must divide ``num_envs * num_steps``.
-        shared_torso: one torso for policy and value.
-        separate_optimizers: Adam and gradient clipping for actor and critic each, instead of one for both.
-        policy: for a Box action space ``"gaussian"`` or ``"tanh_gaussian"``; None: ``"gaussian"``, or ``"categorical"``
-            where actions are discrete.
         normalize_rewards: divide rewards by the running standard deviation of the discounted return.
-        normalize_advantage: zero mean, unit standard deviation per minibatch.
     """
 
     num_steps: int = 128
     num_epochs: int = 4
     num_minibatches: int = 4
-    shared_torso: bool = False
-    separate_optimizers: bool = False
-    policy: str | None = None
     normalize_rewards: bool = False
-    normalize_advantage: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "num_steps", "num_epochs", "num_minibatches")
-        flag(self, "shared_torso", "separate_optimizers", "normalize_rewards", "normalize_advantage")
-        choice(self, "policy", None, "categorical", "gaussian", "tanh_gaussian")
+        flag(self, "normalize_rewards")
         check(
             self.steps_per_update % self.num_minibatches == 0,
             "num_minibatches",
             self.num_minibatches,
             f"a divisor of num_envs * num_steps = {self.num_envs} * {self.num_steps} = {self.steps_per_update}",
-        )
-        check(
-            not (self.shared_torso and self.separate_optimizers),
-            "separate_optimizers",
-            True,
-            "False with shared_torso=True, whose parameters belong to both networks",
         )
 
     @property
@@ -139,7 +126,36 @@ class OnPolicyConfig(LoopConfig):
 
 
 @dataclass(frozen=True)
-class PFOConfig(OnPolicyConfig):
+class PPOConfig(OnPolicyConfig):
+    """The on-policy loop's settings and PPO's.
+
+    Attributes:
+        policy: for a Box action space ``"gaussian"`` or ``"tanh_gaussian"``; None: ``"gaussian"``, or ``"categorical"``
+            where actions are discrete.
+        shared_torso: one torso for policy and value.
+        separate_optimizers: Adam and gradient clipping for actor and critic each, instead of one for both.
+        normalize_advantage: zero mean, unit standard deviation per minibatch.
+    """
+
+    policy: str | None = None
+    shared_torso: bool = False
+    separate_optimizers: bool = False
+    normalize_advantage: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        flag(self, "shared_torso", "separate_optimizers", "normalize_advantage")
+        choice(self, "policy", None, "categorical", "gaussian", "tanh_gaussian")
+        check(
+            not (self.shared_torso and self.separate_optimizers),
+            "separate_optimizers",
+            True,
+            "False with shared_torso=True, whose parameters belong to both networks",
+        )
+
+
+@dataclass(frozen=True)
+class PFOConfig(PPOConfig):
     """PPO's config and PFO's variants (see :mod:`purejaxrl_ext.pfo`)."""
 
     feature_layers: str = "last"
@@ -155,9 +171,79 @@ class PFOConfig(OnPolicyConfig):
         choice(self, "feature_mode", "penalty", "clip")
 
 
+@dataclass(frozen=True)
+class QLearningConfig(OnPolicyConfig):
+    """One-step Q-learning on the data of the current policy: one pass over a short rollout."""
+
+    num_steps: int = 4
+    num_epochs: int = 1
+    num_minibatches: int = 1
+    activation: str = "relu"
+
+
+@dataclass(frozen=True)
+class PQNConfig(OnPolicyConfig):
+    """PQN's settings (Gallici et al. 2024): many environments, short rollouts, LayerNorm."""
+
+    num_envs: int = 32
+    num_steps: int = 32
+    num_epochs: int = 2
+    num_minibatches: int = 8
+    activation: str = "relu"
+    layer_norm: bool = True
+
+
+@dataclass(frozen=True)
+class DQNConfig(LoopConfig):
+    """The replay loop, and DQN's variants.
+
+    Attributes:
+        env_steps_per_update: environment steps (over all environments) before each gradient update; a multiple of ``num_envs``.
+        updates_per_step: gradient updates of one ``step``, that is of one row of metrics.
+        replay_capacity: transitions that the replay holds.
+        batch_size: transitions of a gradient update.
+        prefill_steps: steps of random actions put into the replay before training.
+        n_step: steps of reward in a target before the bootstrap.
+        double: choose the next action by the online network, value it by the target network.
+        dueling: Q = V + A − mean A.
+        prioritized: draw transitions in proportion to their error, not uniformly.
+    """
+
+    num_envs: int = 10
+    activation: str = "relu"
+    env_steps_per_update: int = 10
+    updates_per_step: int = 100
+    replay_capacity: int = 10_000
+    batch_size: int = 128
+    prefill_steps: int = 1_000
+    n_step: int = 1
+    double: bool = False
+    dueling: bool = False
+    prioritized: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "env_steps_per_update", "updates_per_step", "replay_capacity", "batch_size", "prefill_steps", "n_step")
+        flag(self, "double", "dueling", "prioritized")
+        envs, capacity = self.num_envs, self.replay_capacity
+        for field in ("env_steps_per_update", "prefill_steps"):
+            value = getattr(self, field)
+            check(value % envs == 0, field, value, f"a multiple of num_envs={envs}")
+        check(self.batch_size <= capacity, "batch_size", self.batch_size, f"at most replay_capacity={capacity}")
+        least, new = self.n_step * envs, self.env_steps_per_update + (self.n_step - 1) * envs
+        check(capacity >= new, "replay_capacity", capacity, f"at least env_steps_per_update + (n_step - 1) num_envs = {new}")
+        check(self.prefill_steps <= capacity, "prefill_steps", self.prefill_steps, f"at most replay_capacity={capacity}")
+        check(self.prefill_steps >= least, "prefill_steps", self.prefill_steps, f"at least n_step * num_envs = {least}")
+
+    @property
+    def steps_per_update(self) -> int:
+        return self.env_steps_per_update * self.updates_per_step
+
+
 # Traced settings and where they may lie; names not listed are coefficients, which may not be negative.
-_UNIT = ("gamma", "gae_lambda")
-_POSITIVE = ("learning_rate", "clip_eps", "value_clip_eps", "max_grad_norm", "adam_eps")
+_UNIT = ("gamma", "gae_lambda", "q_lambda", "epsilon_start", "epsilon_end", "tau", "importance_exponent")
+_POSITIVE = ("learning_rate", "clip_eps", "value_clip_eps", "max_grad_norm", "adam_eps", "huber_delta")
+_WHOLE = ("target_period",)
 _BELOW_ONE = ("adam_b1", "adam_b2")
 
 
@@ -174,6 +260,8 @@ def check_hparam(name: str, value: Any) -> None:
         check(0.0 <= number <= 1.0, name, value, "in [0, 1]")
     elif name in _BELOW_ONE:
         check(0.0 <= number < 1.0, name, value, "in [0, 1)")
+    elif name in _WHOLE:
+        check(number >= 1.0 and number == int(number), name, value, "a whole number of at least 1")
     elif name in _POSITIVE:
         check(number > 0.0, name, value, "greater than 0")
     else:

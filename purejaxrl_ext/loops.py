@@ -1,6 +1,7 @@
 """Loops: ways of collecting data, which turn a rule into an algorithm.
 
     on_policy     T steps of N environments with the current network, then epochs of minibatches over them
+    off_policy    U times: a few steps of N environments into a replay, then one gradient update on a batch drawn from it
 
 A loop's ``step`` is a pure function of a :class:`~purejaxrl_ext.types.State`, which holds no function and no tracer.
 """
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from purejaxrl_ext import metrics, normalize, optim, policies
+from purejaxrl_ext import dqn, metrics, normalize, optim, policies, replay
 from purejaxrl_ext.envs import Environment, Transition, max_truncations, reset_pool, vec_reset, vec_step
 from purejaxrl_ext.types import Array, Metrics, Output, PyTree, Rollout, Rule, State, VecState
 
@@ -49,10 +50,6 @@ def on_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functi
     """
     num_steps, num_envs = config.num_steps, config.num_envs
     num_final = 0 if config.time_limit_terminates else max_truncations(env, num_steps)
-
-    def act(params: PyTree, normalizer: Any, obs: Array, noise: Any, hparams: Any, env_steps: Array) -> Array:
-        output = network.apply(params, normalize.normalize_obs(normalizer, obs))
-        return policies.to_env(output.policy, rule.act(output, noise, hparams, env_steps), env.action_space)
 
     def init(key: Array, hparams: Any) -> State:
         params_key, env_key, normalizer_key, key = jax.random.split(key, 4)
@@ -125,7 +122,9 @@ def on_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functi
             terminated=terminated,
             truncated=truncated,
             output=output,
-            next_output=jax.tree.map(successor, values_of(output), output_beyond),
+            next_output=(following := jax.tree.map(successor, values_of(output), output_beyond)),
+            next_online=following,
+            discount=jnp.full_like(reward, hparams.gamma),
         ), normalizer
 
     def learn(
@@ -164,38 +163,242 @@ def on_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functi
         batch = jax.tree.map(flatten, rule.targets(rollout, hparams))
         params, opt_state, logged = learn(before, state.opt_state, batch, learn_key, hparams, learning_rate)
 
-        logged |= episode_metrics(transition) | {
-            "value": greedy_value(rollout.output).mean(),
-            "learning_rate": learning_rate,
-        }
-        if config.metrics_every:
-            due = state.update % config.metrics_every == 0 if measure is None else measure
-            logged |= measured(rule, network, config, due, before, params, batch, hparams)
-        return state.replace(params=params, opt_state=opt_state, key=key, update=state.update + 1), logged
+        logged |= episode_metrics(transition) | {"value": greedy_value(rollout.output).mean()}
+        state = state.replace(params=params, opt_state=opt_state, key=key)
 
-    return Functions(init, step, act, rule.noise, config.steps_per_update, config.metrics_every)
+        def sample() -> PyTree:
+            return jax.tree.map(lambda x: x[:: spread(config.steps_per_update, config)], batch)
+
+        return finish_step(rule, network, config, state, before, logged, measure, sample, hparams)
+
+    return Functions(init, step, make_act(rule, env, network), rule.noise, config.steps_per_update, config.metrics_every)
+
+
+def off_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functions:
+    """U times: step N environments into the replay, then learn from one batch drawn from it.
+
+    A static nested scan: no ``cond`` decides whether to learn, so none copies the replay, and no modulo of steps starves
+    the learning. Randomness is drawn once for all U.
+
+    Args:
+        rule: its ``targets`` see a Rollout with leaves ``[B, ...]``, whose ``next_output`` is the target network's.
+        env: the environment.
+        network: a flax module from observations ``[B, ...]`` to an Output with ``q_values``.
+        config: a :class:`~purejaxrl_ext.config.DQNConfig`.
+    """
+    num_envs, capacity, num_updates = config.num_envs, config.replay_capacity, config.updates_per_step
+    per_update, num_steps = config.env_steps_per_update, config.env_steps_per_update // config.num_envs
+    margin = (config.n_step - 1) * num_envs
+    aligned = capacity % per_update == 0 and config.prefill_steps % per_update == 0
+
+    def init(key: Array, hparams: Any) -> State:
+        params_key, env_key, prefill_key, normalizer_key, key = jax.random.split(key, 5)
+        vec_state = vec_reset(env, env_key, num_envs)
+        params = network.init(params_key, vec_state.obs)
+        vec_state, obs, action, transition = random_steps(
+            env, vec_state, prefill_key, config.prefill_steps // num_envs, config.prefill_steps // 16
+        )
+        held = replay.create(jax.tree.map(flatten, stored(obs, action, transition)), capacity)
+        if config.prioritized:
+            held = held.replace(priorities=replay.first_priorities(capacity, config.prefill_steps - margin))
+        return State(
+            params=params,
+            target_params=params,
+            opt_state=optim.init(f32(hparams), params, False),
+            env=vec_state,
+            key=key,
+            update=jnp.zeros((), jnp.int32),
+            replay=held,
+            normalizer=_init_normalizer(env, config, normalizer_key),
+        )
+
+    def collect(state: State, hparams: Any, noise: Array, keys: Array, pool: Any, num_resets: Array, env_steps: Array):
+        def env_step(carry: tuple, now: tuple) -> tuple[tuple, tuple]:
+            vec_state, num_resets = carry
+            output = network.apply(state.params, normalize.normalize_obs(state.normalizer, vec_state.obs))
+            action = rule.act(output, now[0], hparams, env_steps)
+            after, transition, num_resets = vec_step(env, now[1], vec_state, action, pool, num_resets)
+            return (after, num_resets), (vec_state.obs, action, transition)
+
+        (vec_state, num_resets), (obs, action, transition) = jax.lax.scan(
+            env_step, (state.env, num_resets), (noise, keys)
+        )
+        return state.replace(env=vec_state), num_resets, stored(obs, action, transition), transition
+
+    def draw(state: State, hparams: Any, bits: Array, slot: Array, held: Array) -> tuple[Rollout, Array, Array]:
+        """A batch as a Rollout, with the slots and the probabilities (relative to uniform: N P(i)) of its transitions."""
+        ring = state.replay
+        if config.prioritized:
+            slots, probability = replay.proportional(ring.priorities, uniform_floats(bits))
+            relative = probability * held
+        else:
+            slots = replay.uniform(bits, slot, held, capacity, margin)
+            relative = jnp.ones(len(slots))
+        reward, discount, last = replay.window(ring, slots, num_envs, config.n_step, hparams.gamma)
+        next_obs = normalize.normalize_obs(state.normalizer, ring.next_obs[last])
+        rollout = Rollout(
+            obs=normalize.normalize_obs(state.normalizer, ring.obs[slots]),
+            action=ring.action[slots],
+            reward=reward,
+            terminated=ring.terminated[last] | (config.time_limit_terminates & ring.truncated[last]),
+            truncated=ring.truncated[last],
+            output=Output(),
+            next_output=values_of(network.apply(state.target_params, next_obs)),
+            next_online=values_of(network.apply(state.params, next_obs)),
+            discount=discount,
+        )
+        return rollout, slots, relative
+
+    def learn(
+        state: State, rollout: Rollout, weight: Array, hparams: Any, learning_rate: Array
+    ) -> tuple[State, Metrics]:
+        batch = rule.targets(rollout, hparams)
+        batch = batch.replace(weight=batch.weight * weight)
+
+        def loss(params: PyTree) -> tuple[Array, Any]:
+            output = network.apply(params, batch.obs)
+            value, logged = rule.loss(output, batch, hparams)
+            return value, logged | {"value": greedy_value(output).mean()}
+
+        (value, logged), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        params, opt_state, norm = optim.apply(grads, state.opt_state, state.params, hparams, learning_rate, False)
+        return state.replace(params=params, opt_state=opt_state), logged | {"loss": value, "grad_norm": norm}
+
+    def step(state: State, hparams: Any, measure: Array | None = None) -> tuple[State, Metrics]:
+        hparams = f32(hparams)
+        key, noise_key, env_key, pool_key, draw_key, sample_key = jax.random.split(state.key, 6)
+        pool = reset_pool(env, pool_key, config.pool_size)
+        noise = rule.noise(noise_key, (num_updates, num_steps, num_envs))
+        step_keys = jax.random.split(env_key, (num_updates, num_steps, num_envs))
+        bits = jax.random.bits(draw_key, (num_updates, config.batch_size))
+        first_slot, first_held = replay.position(
+            config.prefill_steps, num_updates * per_update, state.update, capacity
+        )
+        before_steps = state.update.astype(jnp.float32) * config.steps_per_update
+        learning_rate = optim.anneal(hparams.learning_rate, hparams.anneal_steps, before_steps)
+
+        def update(carry: tuple, now: tuple) -> tuple[tuple, tuple]:
+            state, num_resets = carry
+            i, noise, keys, bits = now
+            env_steps = before_steps + i.astype(jnp.float32) * per_update
+            state, num_resets, new, transition = collect(state, hparams, noise, keys, pool, num_resets, env_steps)
+            slot = (first_slot + i * per_update) % capacity
+            ring = replay.add(state.replay, jax.tree.map(flatten, new), slot, aligned)
+            if config.prioritized:
+                ring = ring.replace(
+                    priorities=replay.open_and_close(
+                        ring.priorities, slot, per_update, num_envs, config.n_step, capacity
+                    )
+                )
+            state = state.replace(replay=ring)
+
+            slot, held = (slot + per_update) % capacity, jnp.minimum(first_held + (i + 1) * per_update, capacity)
+            rollout, slots, relative = draw(state, hparams, bits, slot, held)
+            weight = replay.importance_weights(relative, dqn.importance_exponent(hparams, env_steps))
+            state, logged = learn(state, rollout, weight, hparams, learning_rate)
+            if config.prioritized:
+                priority = (logged["td_error"] + 1e-6) ** hparams.priority_exponent
+                ring = state.replay.replace(
+                    priorities=replay.set_priorities(state.replay.priorities, slots, priority)
+                )
+                state = state.replace(replay=ring)
+            done_updates = state.update * num_updates + i + 1
+            target = dqn.update_target(state.target_params, state.params, done_updates, hparams)
+            logged = {name: x.mean() for name, x in logged.items()}
+            seen = new.obs if config.normalize_observations == "running" else ()
+            return (state.replace(target_params=target), num_resets), (logged, transition.replace(final_obs=()), seen)
+
+        before, update_count = state.params, state.update
+        xs = (jnp.arange(num_updates), noise, step_keys, bits)
+        (state, _), (logged, transition, seen) = jax.lax.scan(update, (state, jnp.zeros((), jnp.int32)), xs)
+        if config.normalize_observations == "running":
+            state = state.replace(
+                normalizer=state.normalizer.replace(obs=normalize.update(state.normalizer.obs, seen))
+            )
+        logged = {name: x.mean() for name, x in logged.items()} | episode_metrics(transition)
+        state = state.replace(key=key, update=update_count)
+
+        def sample() -> PyTree:
+            # The representation on states from the whole replay: a batch may hold fewer than the features' width.
+            size = config.metrics_samples or capacity
+            slot, held = replay.position(config.prefill_steps, num_updates * per_update, update_count + 1, capacity)
+            slots = replay.uniform(jax.random.bits(sample_key, (size,)), slot, held, capacity, 0)
+            return Observed(normalize.normalize_obs(state.normalizer, state.replay.obs[slots]))
+
+        return finish_step(rule, network, config, state, before, logged, measure, sample, hparams)
+
+    return Functions(init, step, make_act(rule, env, network), rule.noise, config.steps_per_update, config.metrics_every)
+
+
+class Observed(NamedTuple):
+    """A batch of which only the observations matter."""
+
+    obs: Array
+
+
+def stored(obs: Array, action: Array, transition: Transition) -> replay.Replay:
+    """Transitions as the replay keeps them, leaves ``[T, N, ...]``."""
+    return replay.Replay(
+        obs, action, transition.reward, transition.terminated, transition.truncated, transition.final_obs
+    )
+
+
+def uniform_floats(bits: Array) -> Array:
+    """Random uint32 bits as floats in [0, 1): the upper 24, which float32 holds exactly."""
+    return (bits >> 8).astype(jnp.float32) * 2.0**-24
+
+
+def make_act(rule: Rule, env: Environment, network: Any) -> Callable[..., Array]:
+    """``(params, normalizer, obs, noise, hparams, env_steps) -> action`` as the environment takes it."""
+
+    def act(params: PyTree, normalizer: Any, obs: Array, noise: Any, hparams: Any, env_steps: Array) -> Array:
+        output = network.apply(params, normalize.normalize_obs(normalizer, obs))
+        return policies.to_env(output.policy, rule.act(output, noise, hparams, env_steps), env.action_space)
+
+    return act
+
+
+def finish_step(
+    rule: Rule,
+    network: Any,
+    config: Any,
+    state: State,
+    before: PyTree,
+    logged: Metrics,
+    measure: Array | None,
+    sample: Callable[[], PyTree],
+    hparams: Any,
+) -> tuple[State, Metrics]:
+    """Count the update, and measure the representation where that is due."""
+    if config.metrics_every:
+        due = state.update % config.metrics_every == 0 if measure is None else measure
+        logged = logged | measured(rule, network, config.activation, due, before, state.params, sample, hparams)
+    return state.replace(update=state.update + 1), logged
+
+
+def spread(size: int, config: Any) -> int:
+    """The stride that leaves at most ``metrics_samples`` of ``size`` samples."""
+    return -(-size // config.metrics_samples) if config.metrics_samples else 1
 
 
 def measured(
     rule: Rule,
     network: Any,
-    config: Any,
+    activation: str,
     due: Array,
     before: PyTree,
     after: PyTree,
-    batch: PyTree,
+    sample: Callable[[], PyTree],
     hparams: Any,
 ) -> Metrics:
-    """The representation at the start and (suffix ``_end``) at the end of an update; NaN unless ``due``."""
-    size = batch.obs.shape[0]
-    stride = -(-size // config.metrics_samples) if config.metrics_samples else 1
+    """The representation at the start and (suffix ``_end``) at the end of an update, on a sample; NaN unless ``due``."""
 
     def measure() -> Metrics:
-        sample = jax.tree.map(lambda x: x[::stride], batch)
-        start, end = (network.apply(params, sample.obs) for params in (before, after))
-        logged = metrics.output_metrics(start, config.activation)
-        logged |= {f"{k}_end": v for k, v in metrics.output_metrics(end, config.activation).items()}
-        return logged | rule.diagnose(start, end, sample, hparams)
+        batch = sample()
+        start, end = (network.apply(params, batch.obs) for params in (before, after))
+        logged = metrics.output_metrics(start, activation)
+        logged |= {f"{k}_end": v for k, v in metrics.output_metrics(end, activation).items()}
+        return logged | rule.diagnose(start, end, batch, hparams)
 
     skipped = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), jax.eval_shape(measure))
     return jax.lax.cond(due, measure, lambda: skipped)
@@ -262,33 +465,39 @@ def _successor(inside: Array, beyond: Array, *, truncated: Array, stored_whole: 
 
 
 def _init_normalizer(env: Environment, config: Any, key: Array) -> Any:
-    if not (config.normalize_observations or config.normalize_rewards):
+    normalize_rewards = getattr(config, "normalize_rewards", False)
+    if not (config.normalize_observations or normalize_rewards):
         return ()
     normalizer = normalize.Normalizer()
-    if config.normalize_rewards:
+    if normalize_rewards:
         normalizer = normalizer.replace(reward=normalize.empty(()), discounted_return=jnp.zeros(config.num_envs))
     if config.normalize_observations:
         normalizer = normalizer.replace(obs=normalize.empty(env.observation_shape))
     if config.normalize_observations == "frozen":
-        obs = _random_observations(env, config, key)
+        reset_key, step_key = jax.random.split(key)
+        num_steps = -(-config.normalizer_steps // config.num_envs)
+        fresh = vec_reset(env, reset_key, config.num_envs)
+        _, obs, _, _ = random_steps(env, fresh, step_key, num_steps, config.normalizer_steps // 16)
         normalizer = normalizer.replace(obs=normalize.update(normalizer.obs, obs))
     return normalizer
 
 
-def _random_observations(env: Environment, config: Any, key: Array) -> Array:
-    """Observations ``[T, N, ...]`` of at least ``normalizer_steps`` steps under uniformly random actions."""
-    num_steps = -(-config.normalizer_steps // config.num_envs)
-    reset_key, pool_key, action_key, env_key = jax.random.split(key, 4)
-    pool = reset_pool(env, pool_key, max(config.num_envs, config.normalizer_steps // 16))
-    space = env.action_space
-    shape = (num_steps, config.num_envs)
+def random_steps(
+    env: Environment, vec_state: VecState, key: Array, num_steps: int, pool_size: int
+) -> tuple[VecState, Array, Array, Transition]:
+    """``num_steps`` steps of N environments under uniformly random actions: the environments after them, and
+    observations, actions and transitions ``[T, N, ...]``."""
+    num_envs = vec_state.episode_length.shape[0]
+    pool_key, action_key, env_key = jax.random.split(key, 3)
+    pool = reset_pool(env, pool_key, max(num_envs, pool_size))
+    actions = policies.uniform_actions(action_key, (num_steps, num_envs), env.action_space)
 
-    def step(carry: tuple, now: tuple) -> tuple[tuple, Array]:
+    def step(carry: tuple, now: tuple) -> tuple[tuple, tuple]:
+        vec_state, num_resets = carry
         action, keys = now
-        state, transition, num_resets = vec_step(env, keys, carry[0], action, pool, carry[1])
-        return (state, num_resets), transition.final_obs
+        after, transition, num_resets = vec_step(env, keys, vec_state, action, pool, num_resets)
+        return (after, num_resets), (vec_state.obs, transition)
 
-    keys = jax.random.split(env_key, shape)
-    actions = policies.uniform_actions(action_key, shape, space)
-    start = (vec_reset(env, reset_key, config.num_envs), jnp.zeros((), jnp.int32))
-    return jax.lax.scan(step, start, (actions, keys))[1]
+    keys = jax.random.split(env_key, (num_steps, num_envs))
+    carry, (obs, transition) = jax.lax.scan(step, (vec_state, jnp.zeros((), jnp.int32)), (actions, keys))
+    return carry[0], obs, actions, transition

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from purejaxrl_ext import config as configs
-from purejaxrl_ext import loops, networks, pfo, policies, ppo
+from purejaxrl_ext import dqn, loops, networks, pfo, policies, ppo, q_learning
 from purejaxrl_ext.envs import Discrete, Environment, make_env
 from purejaxrl_ext.errors import check, unknown_name
 from purejaxrl_ext.presets import preset_settings
@@ -39,6 +39,17 @@ def actor_critic(config: Any, env: Environment) -> networks.ActorCritic:
     )
 
 
+def q_network(config: Any, env: Environment) -> networks.QNetwork:
+    """The default Q-network."""
+    check(isinstance(env.action_space, Discrete), "env", env.name, "one of discrete actions for Q-learning")
+    return networks.QNetwork(
+        num_actions=env.action_space.n,
+        torso=torso(config),
+        dueling=getattr(config, "dueling", False),
+        initializer=config.initializer,
+    )
+
+
 def torso(config: Any) -> networks.Torso:
     """Hidden layers as the config says."""
     names = [f.name for f in dataclasses.fields(configs.NetworkConfig)]
@@ -47,8 +58,13 @@ def torso(config: Any) -> networks.Torso:
 
 
 ALGORITHMS: dict[str, Recipe] = {
-    "ppo": Recipe(ppo.rule, loops.on_policy, configs.OnPolicyConfig, ppo.PPOHparams, actor_critic),
+    "ppo": Recipe(ppo.rule, loops.on_policy, configs.PPOConfig, ppo.PPOHparams, actor_critic),
     "pfo": Recipe(pfo.rule, loops.on_policy, configs.PFOConfig, pfo.PFOHparams, actor_critic),
+    "q_learning": Recipe(
+        q_learning.rule, loops.on_policy, configs.QLearningConfig, q_learning.QHparams, q_network
+    ),
+    "pqn": Recipe(q_learning.pqn_rule, loops.on_policy, configs.PQNConfig, q_learning.PQNHparams, q_network),
+    "dqn": Recipe(q_learning.dqn_rule, loops.off_policy, configs.DQNConfig, dqn.DQNHparams, q_network),
 }
 
 _ENV_SETTINGS = tuple(inspect.signature(make_env).parameters)[1:]
@@ -60,7 +76,7 @@ def make(
     """An algorithm on an environment, ready to ``init`` and ``step``.
 
     Args:
-        algorithm: ``"ppo"`` or ``"pfo"``.
+        algorithm: ``"ppo"``, ``"pfo"``, ``"q_learning"``, ``"dqn"`` or ``"pqn"``.
         env: as in :func:`~purejaxrl_ext.envs.make_env`: a gymnax name, ``"brax:"`` and a name, or an object.
         network: a flax module from observations ``[B, ...]`` to an Output; None: the default, as the config says.
         preset: named settings, which ``settings`` override; see :func:`~purejaxrl_ext.presets.presets`.
@@ -82,14 +98,14 @@ def make(
     recipe = ALGORITHMS[algorithm]
     if preset is not None:
         env_name = env if isinstance(env, str) else env.name
-        settings = preset_settings(preset, algorithm, env_name, recipe) | settings
+        settings = preset_settings(preset, algorithm, env_name, recipe, _ENV_SETTINGS) | settings
     env_settings = {k: settings.pop(k) for k in _ENV_SETTINGS if k in settings}
     config, hparams = configs.split_settings(recipe.config, recipe.hparams, settings, set(_ENV_SETTINGS))
     made_env = make_env(env, **env_settings)
     config = _resolve(config, made_env)
     module = recipe.network(config, made_env) if network is None else network
     functions = _build(algorithm, made_env, module, config)
-    check_network(module, made_env)
+    check_network(module, made_env, needs_policy=hasattr(config, "policy"))
     rebuild = {"algorithm": algorithm, "env": env, "network": network, **env_settings}
     rebuild |= dataclasses.asdict(config) | dataclasses.asdict(hparams)
     return Algorithm(
@@ -148,8 +164,14 @@ def _resolve(config: Any, env: Environment) -> Any:
     return dataclasses.replace(config, **new)
 
 
-def check_network(module: Any, env: Environment) -> None:
-    """Raise ``ValueError`` where a network's output does not fit the environment; compiles nothing."""
+def check_network(module: Any, env: Environment, needs_policy: bool) -> None:
+    """Raise ``ValueError`` where a network's output does not fit the environment; compiles nothing.
+
+    Args:
+        module: from observations to an Output.
+        env: what it will see and act in.
+        needs_policy: whether the algorithm needs ``policy`` and ``value``, or ``q_values``.
+    """
 
     def run(key: jax.Array) -> Any:
         obs = jax.vmap(env.reset)(jax.random.split(key, 2))[1]
@@ -159,20 +181,25 @@ def check_network(module: Any, env: Environment) -> None:
     name = type(module).__name__
     if not isinstance(output, Output):
         raise ValueError(f"network {name} must return a prx.Output, got {type(output).__name__}")
+    if not needs_policy:
+        _check_shape(name, "q_values", output.q_values, env.action_space.n, env)
+        return
     discrete = isinstance(env.action_space, Discrete)
     kind = policies.Categorical if discrete else (policies.Gaussian, policies.TanhGaussian)
-    size = env.action_space.n
     if not isinstance(output.policy, kind):
         got = type(output.policy).__name__
         wanted = "prx.Categorical" if discrete else "prx.Gaussian or prx.TanhGaussian"
         raise ValueError(f"network {name} gives a policy of type {got}; the actions of {env.name} need a {wanted}")
-    leaf = jax.tree.leaves(output.policy)[0]
-    if leaf.shape != (2, size):
-        raise ValueError(
-            f"network {name} gives a policy of shape [B, {', '.join(map(str, leaf.shape[1:]))}]; the action space of "
-            f"{env.name}, {env.action_space}, needs [B, {size}]"
-        )
+    for leaf in jax.tree.leaves(output.policy):
+        _check_shape(name, "policy", leaf, env.action_space.n, env)
     if getattr(output.value, "shape", None) != (2,):
         raise ValueError(f"network {name} must give a value of shape [B], got {getattr(output.value, 'shape', None)}")
 
 
+def _check_shape(name: str, what: str, x: Any, size: int, env: Environment) -> None:
+    shape = getattr(x, "shape", ())
+    if shape != (2, size):
+        raise ValueError(
+            f"network {name} gives {what} of shape [B, {', '.join(map(str, shape[1:]))}]; the action space of "
+            f"{env.name}, {env.action_space}, needs [B, {size}]"
+        )

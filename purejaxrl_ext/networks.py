@@ -182,6 +182,32 @@ class ActorCritic(nn.Module):
         return policies.Gaussian(out, jnp.exp(jnp.broadcast_to(log_scale[None], out.shape)))
 
 
+class QNetwork(nn.Module):
+    """Action values of every action.
+
+    Attributes:
+        num_actions: A.
+        torso: hidden layers.
+        dueling: Q(s, a) = V(s) + A(s, a) − mean_a A(s, a) (Wang et al. 2016, eq. 9).
+        initializer: as in :class:`Torso`; orthogonal heads have scale 1.
+    """
+
+    num_actions: int
+    torso: Torso
+    dueling: bool = False
+    initializer: str = "orthogonal"
+
+    @nn.compact
+    def __call__(self, obs: Array) -> Output:
+        critic = self.torso.clone(parent=self, name="critic_torso")(obs)
+        init = initializers(self.initializer, critic.features.shape[-1], 1.0)
+        q_values = nn.Dense(self.num_actions, **init, name="critic_head")(critic.features)
+        if self.dueling:
+            value = nn.Dense(1, **init, name="critic_value_head")(critic.features)
+            q_values = value + q_values - q_values.mean(axis=-1, keepdims=True)
+        return Output(q_values=q_values, critic=critic)
+
+
 def parameter_group(name: str) -> str:
     """Which network a top-level parameter collection of :class:`ActorCritic` belongs to: ``actor``, ``critic`` or itself."""
     return name.split("_")[0] if name.startswith(("actor_", "critic_")) else name

@@ -61,7 +61,10 @@ class Rollout:
         truncated: ``[T, N]`` bool, the episode was cut here; its value goes on.
         output: the network's :class:`Output` at the parameters that collected the data.
         next_output: the value part of the Output at the true successor of each step, which at an episode's end is the
-            final observation and never the reset one. Where ``terminated`` it has no meaning.
+            final observation and never the reset one. Where ``terminated`` it has no meaning. In the replay loop the
+            target network's, and the leaves begin with ``[B]``.
+        next_online: the same by the online network, where that is another.
+        discount: γ for each step; γ^m where ``reward`` sums m steps.
     """
 
     obs: Array
@@ -71,6 +74,8 @@ class Rollout:
     truncated: Array
     output: Output
     next_output: Output
+    next_online: Output
+    discount: Array
 
 
 @struct.dataclass
@@ -133,7 +138,7 @@ class Rule(NamedTuple):
         act: ``(output, noise, hparams, env_steps) -> action``; ``noise=None`` asks for the greedy action, ``env_steps``
             (float32 scalar) says how far exploration schedules have come.
         targets: ``(rollout, hparams) -> batch``; what to aim at. The batch's ``obs`` is what the network is shown.
-        loss: ``(output, batch, hparams) -> (scalar, metrics)``.
+        loss: ``(output, batch, hparams) -> (scalar, metrics)``; the loops average each metric, whatever its shape.
         diagnose: ``(start, end, batch, hparams) -> metrics``; what to log of the Outputs before and after an update's
             epochs, at the updates that measure the representation.
     """

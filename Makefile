@@ -1,0 +1,60 @@
+# PYTHON makes the virtual environment VENV; `make test VENV=.venv312 PYTHON=python3.12` keeps a second one beside it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help study test test-learning lint format benchmark $(sort .venv $(VENV))
+
+help:
+	@echo "make .venv           install only (PYTHON=python3.12 VENV=.venv312 for another Python beside it)"
+	@echo "make study           PPO against PFO on Breakout-MinAtar: table and figures (options: ARGS=\"--help\")"
+	@echo "make test            all tests but the long learning ones"
+	@echo "make test-learning   train every algorithm to its threshold"
+	@echo "make lint            ruff and mypy"
+	@echo "make benchmark       compile time, run time, steps/s and memory (options: ARGS=\"--help\")"
+
+$(sort .venv $(VENV)): $(STAMP)
+
+# The stamp is written last: an installation that was interrupted is done again.
+$(STAMP): pyproject.toml $(wildcard requirements/*.txt)
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo "error: PYTHON=$(PYTHON) was not found; name one of 3.11 or newer: make PYTHON=python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: $$("$(PYTHON)" --version) is too old: 3.11 or newer is needed; name one: make PYTHON=python3.11" >&2; exit 1; }
+	@if [ -x "$(BIN)/python" ] && [ "$$("$(BIN)/python" --version)" != "$$("$(PYTHON)" --version)" ]; then \
+	  echo "$(VENV) is of another Python: making it anew"; rm -rf "$(VENV)"; fi
+	"$(PYTHON)" -m venv "$(VENV)"
+	@version=$$("$(BIN)/python" -c 'import sys; print("py%d%d" % sys.version_info[:2])'); \
+	set -e; \
+	if [ -f requirements/$$version.txt ]; then \
+	  echo "installing requirements/$$version.txt and the project into $(VENV)"; \
+	  "$(BIN)/python" -m pip install --disable-pip-version-check -q -r requirements/$$version.txt; \
+	  "$(BIN)/python" -m pip install --disable-pip-version-check -q --no-deps -e .; \
+	else \
+	  echo "no tested version set for this Python: installing what pyproject.toml allows into $(VENV)"; \
+	  "$(BIN)/python" -m pip install --disable-pip-version-check -q -e '.[dev]'; \
+	fi
+	@touch "$@"
+
+study: $(STAMP)
+	@"$(BIN)/python" experiments/study.py $(ARGS)
+
+test: $(STAMP)
+	"$(BIN)/python" -m pytest -m "not learning" $(ARGS)
+
+test-learning: $(STAMP)
+	"$(BIN)/python" -m pytest -m learning $(ARGS)
+
+lint: $(STAMP)
+	"$(BIN)/python" -m ruff check .
+	"$(BIN)/python" -m ruff format --check .
+	"$(BIN)/python" -m mypy
+
+format: $(STAMP)
+	"$(BIN)/python" -m ruff check --fix .
+	"$(BIN)/python" -m ruff format .
+
+benchmark: $(STAMP)
+	@"$(BIN)/python" experiments/benchmark.py $(ARGS)

@@ -1,0 +1,53 @@
+"""What benchmark.py times: one process per settings, which compiles once and then runs whenever it is told to.
+
+Reads a JSON job from the first line of standard input, then runs once per further line. Answers are lines of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from typing import Any
+
+import jax
+
+import purejaxrl_ext as prx
+
+
+def peak_memory() -> int:
+    """Bytes: of the device where it says so, else of this process."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def say(**answer: Any) -> None:
+    print("@" + json.dumps(answer), flush=True)
+
+
+def main() -> None:
+    job = json.loads(sys.stdin.readline())
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(lambda event, seconds, **_: compiled.append(event))
+    algorithm = prx.make(job["algorithm"], job["env"], **job["settings"])
+
+    def sweep(total_steps: int) -> float:
+        start = time.perf_counter()
+        prx.sweep(algorithm, num_seeds=job["num_seeds"], total_steps=total_steps, progress=False)
+        return time.perf_counter() - start
+
+    first, again = sweep(1), sweep(1)
+    steps = algorithm.num_updates(job["total_steps"]) * algorithm.steps_per_update
+    say(compile=first - again, steps=steps, device=jax.devices()[0].device_kind, version=jax.__version__)
+    for _ in sys.stdin:
+        compiled.clear()
+        seconds = sweep(job["total_steps"])
+        recompiled = sum("backend_compile" in event for event in compiled)
+        say(seconds=seconds, memory=peak_memory(), compiled=recompiled)
+
+
+if __name__ == "__main__":
+    main()

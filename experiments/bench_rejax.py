@@ -1,0 +1,84 @@
+"""The same job as bench_ours.py, done by rejax; run by a Python that has it, so it imports nothing of this project.
+
+rejax's evaluation is taken out: its training alone is timed, as compiled ahead.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from typing import Any
+
+import jax
+from rejax import get_algo
+
+SAME = ("num_envs", "num_steps", "num_epochs", "num_minibatches", "batch_size")
+SAME += ("learning_rate", "max_grad_norm", "gamma", "gae_lambda", "clip_eps")
+OTHER_NAME = {
+    "entropy_coef": "ent_coef",
+    "value_coef": "vf_coef",
+    "replay_capacity": "buffer_size",
+    "prefill_steps": "fill_buffer",
+    "epsilon_start": "eps_start",
+    "epsilon_end": "eps_end",
+}
+
+
+def translate(algorithm: str, settings: dict[str, Any], total_steps: int) -> dict[str, Any]:
+    """This project's settings as rejax's."""
+    settings = dict(settings)
+    settings.pop("metrics_every", None)
+    agent = {}
+    if "hidden_sizes" in settings:
+        agent["hidden_layer_sizes"] = tuple(settings.pop("hidden_sizes"))
+    if "activation" in settings:
+        agent["activation"] = settings.pop("activation")
+    new: dict[str, Any] = {"agent_kwargs": agent, "total_timesteps": total_steps, "eval_freq": total_steps}
+    if algorithm == "dqn":
+        # One iteration of rejax is one step of every environment, then num_epochs gradient updates.
+        per_update = settings.pop("env_steps_per_update", settings["num_envs"])
+        if per_update != settings["num_envs"]:
+            raise ValueError("rejax learns after each step of all environments: env_steps_per_update must be num_envs")
+        settings.pop("updates_per_step", None)
+        new |= {"ddqn": settings.pop("double", False), "num_epochs": 1}
+        new["polyak"] = 1.0 - settings.pop("tau", 1.0)
+        new["target_update_freq"] = settings.pop("target_period", 50) * per_update
+        if "epsilon_decay_steps" in settings:
+            new["exploration_fraction"] = settings.pop("epsilon_decay_steps") / total_steps
+    for name, value in settings.items():
+        if name not in SAME and name not in OTHER_NAME:
+            raise ValueError(f"rejax has no setting like {name!r}")
+        new[OTHER_NAME.get(name, name)] = value
+    return new
+
+
+def say(**answer: Any) -> None:
+    print("@" + json.dumps(answer), flush=True)
+
+
+def main() -> None:
+    job = json.loads(sys.stdin.readline())
+    settings = translate(job["algorithm"], job["settings"], job["total_steps"])
+    algo = get_algo(job["algorithm"]).create(env=job["env"], **settings)
+    algo = algo.replace(eval_callback=lambda algo, train_state, key: ())
+    keys = jax.vmap(jax.random.PRNGKey)(jax.numpy.arange(job["num_seeds"]))
+    start = time.perf_counter()
+    train = jax.jit(jax.vmap(lambda key: algo.train(key))).lower(keys).compile()
+    compile_seconds = time.perf_counter() - start
+    size = settings["num_envs"] * settings.get("num_steps", 1)
+    steps = -(-job["total_steps"] // size) * size
+    say(compile=compile_seconds, steps=steps, device=jax.devices()[0].device_kind, version=jax.__version__)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        jax.block_until_ready(train(keys))
+        seconds = time.perf_counter() - start
+        stats = jax.local_devices()[0].memory_stats() or {}
+        scale = 1 if sys.platform == "darwin" else 1024
+        host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+        say(seconds=seconds, memory=stats.get("peak_bytes_in_use", host), compiled=0)
+
+
+if __name__ == "__main__":
+    main()
