@@ -31,8 +31,11 @@ def translate(algorithm: str, settings: dict[str, Any], total_steps: int) -> dic
     settings = dict(settings)
     settings.pop("metrics_every", None)
     agent = {}
-    if "hidden_sizes" in settings:
-        agent["hidden_layer_sizes"] = tuple(settings.pop("hidden_sizes"))
+    hidden_sizes = tuple(settings.pop("hidden_sizes", (64, 64)))
+    if algorithm != "dqn":
+        agent["hidden_layer_sizes"] = hidden_sizes
+    elif hidden_sizes != (64, 64):
+        raise ValueError(f"hidden_sizes={hidden_sizes} is not allowed: rejax 0.1.3 fixes those of DQN to (64, 64)")
     if "activation" in settings:
         agent["activation"] = settings.pop("activation")
     new: dict[str, Any] = {"agent_kwargs": agent, "total_timesteps": total_steps, "eval_freq": total_steps}

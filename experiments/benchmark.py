@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cli import run
+import cli
 from rich.console import Console
 from rich.table import Table
 
@@ -45,6 +45,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "env_steps_per_update": 10,
         "batch_size": 128,
         "replay_capacity": 10_000,
+        "prefill_steps": 1_000,
         "hidden_sizes": (64, 64),
         "activation": "relu",
         "learning_rate": 2.5e-4,
@@ -262,4 +263,4 @@ def parse_settings(words: tuple[str, ...]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run(main, __doc__, Benchmark)
+    cli.run(main, __doc__, Benchmark)

@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import cli
 import jax
 import numpy as np
-from cli import run
 from rich.console import Console
 from rich.table import Table
 
@@ -122,4 +122,4 @@ def save(path: Path, rows: dict[str, tuple[str, ...]], learning: Learning) -> No
 
 
 if __name__ == "__main__":
-    run(main, __doc__, Learning)
+    cli.run(main, __doc__, Learning)

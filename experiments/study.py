@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import cli
 import numpy as np
 import pandas as pd
 import xarray as xr
-from cli import run
 from rich.console import Console
 from rich.table import Table
 
@@ -31,7 +31,7 @@ class Study:
     """gymnax's name, or "brax:" and Brax's"""
     num_seeds: int = 8
     """seeds of each arm"""
-    total_steps: int = 1_500_000
+    total_steps: int = 1_250_000
     """environment steps of each run"""
     out: Path | None = None
     """where results go, a new directory; default: runs/study-1, -2, ..."""
@@ -81,6 +81,8 @@ def main(study: Study) -> None:
         "clip_eps": study.clip_eps,
         "metrics_every": study.metrics_every,
     }
+    if study.network == "mlp" and not study.hidden_sizes:
+        raise ValueError("hidden_sizes=() is not allowed: the study is about hidden layers")
     if study.metrics_every < 1:
         raise ValueError(f"metrics_every={study.metrics_every} is not allowed: the study is about what it measures")
     for name, value in (("smooth", study.smooth), ("last", study.last)):
@@ -154,4 +156,4 @@ def fresh_directory(parent: Path) -> Path:
 
 
 if __name__ == "__main__":
-    run(main, __doc__, Study)
+    cli.run(main, __doc__, Study)

@@ -67,7 +67,9 @@ def load_state(
         check(step is not None, "source", str(path), f"a run that has saved a state of arm {arm!r}; it has not yet")
         num_runs = int(np.prod([dataset.sizes[d] for d in (*config["grid"], "seed")]))
         one = jax.eval_shape(lambda key: _key_data(algorithm.init(key)), jax.random.key(0))
-        shapes = jax.tree.map(lambda x: np.empty((num_runs, *x.shape), x.dtype), one).replace(update=np.zeros((), np.int32))
+        shapes = jax.tree.map(lambda x: np.empty((num_runs, *x.shape), x.dtype), one).replace(
+            update=np.zeros((), np.int32)
+        )
         state = manager.restore(step, args=ocp.args.StandardRestore(shapes))
     state = state.replace(key=jax.random.wrap_key_data(jnp.asarray(state.key)))
     return _take(state, run)

@@ -223,7 +223,9 @@ class DQNConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "env_steps_per_update", "updates_per_step", "replay_capacity", "batch_size", "prefill_steps", "n_step")
+        positive(
+            self, "env_steps_per_update", "updates_per_step", "replay_capacity", "batch_size", "prefill_steps", "n_step"
+        )
         flag(self, "double", "dueling", "prioritized")
         envs, capacity = self.num_envs, self.replay_capacity
         for field in ("env_steps_per_update", "prefill_steps"):
@@ -231,8 +233,15 @@ class DQNConfig(LoopConfig):
             check(value % envs == 0, field, value, f"a multiple of num_envs={envs}")
         check(self.batch_size <= capacity, "batch_size", self.batch_size, f"at most replay_capacity={capacity}")
         least, new = self.n_step * envs, self.env_steps_per_update + (self.n_step - 1) * envs
-        check(capacity >= new, "replay_capacity", capacity, f"at least env_steps_per_update + (n_step - 1) num_envs = {new}")
-        check(self.prefill_steps <= capacity, "prefill_steps", self.prefill_steps, f"at most replay_capacity={capacity}")
+        check(
+            capacity >= new,
+            "replay_capacity",
+            capacity,
+            f"at least env_steps_per_update + (n_step - 1) num_envs = {new}",
+        )
+        check(
+            self.prefill_steps <= capacity, "prefill_steps", self.prefill_steps, f"at most replay_capacity={capacity}"
+        )
         check(self.prefill_steps >= least, "prefill_steps", self.prefill_steps, f"at least n_step * num_envs = {least}")
 
     @property

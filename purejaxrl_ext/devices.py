@@ -21,7 +21,7 @@ def use_cores() -> None:
     """
     flags = os.environ.get("XLA_FLAGS", "")
     chosen = "xla_force_host_platform_device_count" in flags or "JAX_NUM_CPU_DEVICES" in os.environ
-    if cores() == 1 or chosen or jax.config.jax_num_cpu_devices > 0:
+    if cores() == 1 or chosen or jax.config.read("jax_num_cpu_devices") > 0:
         return
     try:
         jax.config.update("jax_num_cpu_devices", cores())
@@ -40,6 +40,6 @@ def use_cores() -> None:
 
 def use_compilation_cache() -> None:
     """Keep compiled programs on disk between processes, unless the user has chosen a place (or "" for none)."""
-    if jax.config.jax_compilation_cache_dir is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    if jax.config.read("jax_compilation_cache_dir") is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(base / "purejaxrl_ext" / "xla"))

@@ -13,13 +13,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from purejaxrl_ext.q_learning import QHparams
 from purejaxrl_ext.types import Array, PyTree
 
 
-@struct.dataclass
 class DQNHparams(QHparams):
     """Q-learning's settings and those of the target network and of prioritised replay.
 

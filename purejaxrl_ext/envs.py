@@ -103,8 +103,7 @@ class Pool(NamedTuple):
     obs: Array
 
 
-@struct.dataclass
-class Transition:
+class Transition(struct.PyTreeNode):
     """What one step of N environments brought: ``obs`` and so on ``[N, ...]``; ``final_obs`` is the true next one."""
 
     reward: Array
@@ -234,7 +233,9 @@ def make_env(
     if sign_rewards:
         made = SignRewards(made)
     if append_time:
-        check(len(made.observation_shape) == 1, "append_time", True, f"False for {name}, whose observation is no vector")
+        check(
+            len(made.observation_shape) == 1, "append_time", True, f"False for {name}, whose observation is no vector"
+        )
         check(made.time_limit is not None, "append_time", True, f"False for {name}, which has no time limit")
         made = AppendTime(made)
     return made
@@ -245,9 +246,7 @@ def check_env(env: Any) -> None:
     for member in ("name", "observation_shape", "action_space", "time_limit", "reset", "step"):
         if not hasattr(env, member):
             raise TypeError(f"environment {env!r} has no {member!r}; see purejaxrl_ext.envs for what one needs")
-    check(
-        isinstance(env.action_space, Discrete | Box), "action_space", env.action_space, "a prx.Discrete or a prx.Box"
-    )
+    check(isinstance(env.action_space, Discrete | Box), "action_space", env.action_space, "a prx.Discrete or a prx.Box")
     check(env.time_limit is None or env.time_limit > 0, "time_limit", env.time_limit, "None or a positive int")
     try:
         hash(env)
@@ -267,7 +266,9 @@ def check_env(env: Any) -> None:
                 f"after reset: {kinds(after)} against {kinds(first)}"
             )
     if tuple(obs.shape) != tuple(env.observation_shape):
-        raise ValueError(f"environment {env.name!r}: observation_shape={env.observation_shape}, but reset gives {obs.shape}")
+        raise ValueError(
+            f"environment {env.name!r}: observation_shape={env.observation_shape}, but reset gives {obs.shape}"
+        )
     if step.terminated.dtype != jnp.bool_ or step.reward.shape != ():
         raise TypeError(f"environment {env.name!r}: terminated must be a bool and reward a float scalar")
 
@@ -290,7 +291,7 @@ def _freeze(env_params: dict[str, Any] | None) -> tuple[tuple[str, Any], ...]:
 _NEEDS_DOWNLOAD = {"MNISTBandit-bsuite"}
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _gymnax_make(name: str, full_action_set: bool) -> tuple[Any, Any]:
     if full_action_set:
         return gymnax.make(name, use_minimal_action_set=False)
@@ -362,7 +363,9 @@ class GymnaxEnv:
     def _state_kinds(self) -> PyTree:
         # reset gives Python ints and weak types where step gives arrays: a scan wants one kind.
         env, params = self._env, self.env_params
-        action = jnp.zeros(self.action_space.shape, jnp.int32 if isinstance(self.action_space, Discrete) else jnp.float32)
+        action = jnp.zeros(
+            self.action_space.shape, jnp.int32 if isinstance(self.action_space, Discrete) else jnp.float32
+        )
 
         def first(key: Array) -> PyTree:
             return env.step_env(key, env.reset_env(key, params)[1], action, params)[1]
@@ -390,7 +393,7 @@ class GymnaxEnv:
         return EnvStep(self._settle(state), self._observe(obs), reward, jnp.asarray(terminated, jnp.bool_).reshape(()))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _brax_make(name: str, params: tuple[tuple[str, Any], ...]) -> Any:
     try:
         from brax import envs as brax_envs

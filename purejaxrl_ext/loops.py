@@ -64,7 +64,7 @@ def on_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functi
             normalizer=_init_normalizer(env, config, normalizer_key),
         )
 
-    def collect(state: State, hparams: Any, keys: Array, env_steps: Array) -> tuple[State, Rollout, Transition]:
+    def collect(state: State, hparams: Any, keys: tuple, env_steps: Array) -> tuple[State, Rollout, Transition]:
         noise_key, env_key, pool_key = keys
         pool = reset_pool(env, pool_key, config.pool_size)
         noise = rule.noise(noise_key, (num_steps, num_envs))
@@ -83,7 +83,7 @@ def on_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functi
             return (after, num_resets, final), (vec_state.obs, action, output.policy, transition)
 
         final = (jnp.zeros((num_final, *state.env.obs.shape), state.env.obs.dtype), jnp.zeros(num_envs, jnp.int32))
-        carry = (state.env, jnp.zeros((), jnp.int32), final if num_final < num_steps else ())
+        carry: tuple = (state.env, jnp.zeros((), jnp.int32), final if num_final < num_steps else ())
         (vec_state, _, final), (obs, action, policy, transition) = jax.lax.scan(env_step, carry, (noise, step_keys))
         final_obs = final[0] if num_final < num_steps else transition.final_obs
         rollout, normalizer = finish(state, hparams, obs, action, policy, transition, vec_state, final_obs)
@@ -171,7 +171,9 @@ def on_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functi
 
         return finish_step(rule, network, config, state, before, logged, measure, sample, hparams)
 
-    return Functions(init, step, make_act(rule, env, network), rule.noise, config.steps_per_update, config.metrics_every)
+    return Functions(
+        init, step, make_act(rule, env, network), rule.noise, config.steps_per_update, config.metrics_every
+    )
 
 
 def off_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functions:
@@ -212,7 +214,9 @@ def off_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Funct
             normalizer=_init_normalizer(env, config, normalizer_key),
         )
 
-    def collect(state: State, hparams: Any, noise: Array, keys: Array, pool: Any, num_resets: Array, env_steps: Array):
+    def collect(
+        state: State, hparams: Any, noise: Array, keys: Array, pool: Any, num_resets: Array, env_steps: Array
+    ) -> tuple[State, Array, replay.Replay, Transition]:
         def env_step(carry: tuple, now: tuple) -> tuple[tuple, tuple]:
             vec_state, num_resets = carry
             output = network.apply(state.params, normalize.normalize_obs(state.normalizer, vec_state.obs))
@@ -271,9 +275,7 @@ def off_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Funct
         noise = rule.noise(noise_key, (num_updates, num_steps, num_envs))
         step_keys = jax.random.split(env_key, (num_updates, num_steps, num_envs))
         bits = jax.random.bits(draw_key, (num_updates, config.batch_size))
-        first_slot, first_held = replay.position(
-            config.prefill_steps, num_updates * per_update, state.update, capacity
-        )
+        first_slot, first_held = replay.position(config.prefill_steps, num_updates * per_update, state.update, capacity)
         before_steps = state.update.astype(jnp.float32) * config.steps_per_update
         learning_rate = optim.anneal(hparams.learning_rate, hparams.anneal_steps, before_steps)
 
@@ -298,9 +300,7 @@ def off_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Funct
             state, logged = learn(state, rollout, weight, hparams, learning_rate)
             if config.prioritized:
                 priority = (logged["td_error"] + 1e-6) ** hparams.priority_exponent
-                ring = state.replay.replace(
-                    priorities=replay.set_priorities(state.replay.priorities, slots, priority)
-                )
+                ring = state.replay.replace(priorities=replay.set_priorities(state.replay.priorities, slots, priority))
                 state = state.replace(replay=ring)
             done_updates = state.update * num_updates + i + 1
             target = dqn.update_target(state.target_params, state.params, done_updates, hparams)
@@ -312,9 +312,7 @@ def off_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Funct
         xs = (jnp.arange(num_updates), noise, step_keys, bits)
         (state, _), (logged, transition, seen) = jax.lax.scan(update, (state, jnp.zeros((), jnp.int32)), xs)
         if config.normalize_observations == "running":
-            state = state.replace(
-                normalizer=state.normalizer.replace(obs=normalize.update(state.normalizer.obs, seen))
-            )
+            state = state.replace(normalizer=state.normalizer.replace(obs=normalize.update(state.normalizer.obs, seen)))
         logged = {name: x.mean() for name, x in logged.items()} | episode_metrics(transition)
         state = state.replace(key=key, update=update_count)
 
@@ -327,7 +325,9 @@ def off_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Funct
 
         return finish_step(rule, network, config, state, before, logged, measure, sample, hparams)
 
-    return Functions(init, step, make_act(rule, env, network), rule.noise, config.steps_per_update, config.metrics_every)
+    return Functions(
+        init, step, make_act(rule, env, network), rule.noise, config.steps_per_update, config.metrics_every
+    )
 
 
 class Observed(NamedTuple):

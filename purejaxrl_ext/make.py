@@ -60,9 +60,7 @@ def torso(config: Any) -> networks.Torso:
 ALGORITHMS: dict[str, Recipe] = {
     "ppo": Recipe(ppo.rule, loops.on_policy, configs.PPOConfig, ppo.PPOHparams, actor_critic),
     "pfo": Recipe(pfo.rule, loops.on_policy, configs.PFOConfig, pfo.PFOHparams, actor_critic),
-    "q_learning": Recipe(
-        q_learning.rule, loops.on_policy, configs.QLearningConfig, q_learning.QHparams, q_network
-    ),
+    "q_learning": Recipe(q_learning.rule, loops.on_policy, configs.QLearningConfig, q_learning.QHparams, q_network),
     "pqn": Recipe(q_learning.pqn_rule, loops.on_policy, configs.PQNConfig, q_learning.PQNHparams, q_network),
     "dqn": Recipe(q_learning.dqn_rule, loops.off_policy, configs.DQNConfig, dqn.DQNHparams, q_network),
 }
@@ -101,7 +99,8 @@ def make(
         settings = preset_settings(preset, algorithm, env_name, recipe, _ENV_SETTINGS) | settings
     env_settings = {k: settings.pop(k) for k in _ENV_SETTINGS if k in settings}
     config, hparams = configs.split_settings(recipe.config, recipe.hparams, settings, set(_ENV_SETTINGS))
-    made_env = make_env(env, **env_settings)
+    _check_effect(config, hparams)
+    made_env: Any = make_env(env, **env_settings)
     config = _resolve(config, made_env)
     module = recipe.network(config, made_env) if network is None else network
     functions = _build(algorithm, made_env, module, config)
@@ -125,7 +124,7 @@ def make(
 
 
 @functools.lru_cache(maxsize=1024)
-def _build(name: str, env: Environment, module: Any, config: Any) -> loops.Functions:
+def _build(name: str, env: Any, module: Any, config: Any) -> loops.Functions:
     # Equal settings give the same functions, and those the same compiled programs.
     recipe = ALGORITHMS[name]
     return recipe.loop(recipe.rule(config, env.action_space), env, module, config)
@@ -137,6 +136,26 @@ def _with_default(function: Callable, default: Any) -> Callable:
         return function(first, default if hparams is None else hparams, *args)
 
     return call
+
+
+# Settings that only some code path reads: (where it is chosen, the choice).
+_READ_ONLY_WITH: dict[str, tuple[str, Any]] = {
+    "normalizer_steps": ("normalize_observations", "frozen"),
+    "feature_clip": ("feature_mode", "clip"),
+    "priority_exponent": ("prioritized", True),
+    "importance_exponent": ("prioritized", True),
+    "importance_anneal_steps": ("prioritized", True),
+}
+
+
+def _check_effect(config: Any, hparams: Any) -> None:
+    """Raise ``ValueError`` where a setting was changed that nothing will read."""
+    for record in (config, hparams):
+        for field in dataclasses.fields(record):
+            value = getattr(record, field.name)
+            if field.name in _READ_ONLY_WITH and value != field.default:
+                chooser, choice = _READ_ONLY_WITH[field.name]
+                check(getattr(config, chooser) == choice, field.name, value, f"left alone unless {chooser}={choice!r}")
 
 
 def _resolve(config: Any, env: Environment) -> Any:

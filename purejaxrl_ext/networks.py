@@ -60,7 +60,7 @@ def fan_in_uniform(fan_in: int) -> Callable[..., Array]:
     return init
 
 
-def initializers(kind: str, fan_in: int, scale: float) -> dict[str, Callable[..., Array]]:
+def initializers(kind: str, fan_in: int, scale: float) -> dict[str, Any]:
     """Weight and bias initialisers; ``scale`` is that of the orthogonal kind, the other has none."""
     if kind == "orthogonal":
         return {"kernel_init": orthogonal(scale), "bias_init": nn.initializers.zeros_init()}
@@ -158,7 +158,10 @@ class ActorCritic(nn.Module):
         if self.shared_torso:
             actor = critic = self.torso.clone(parent=self, name="torso")(obs)
         else:
-            actor, critic = self.torso.clone(parent=self, name="actor_torso")(obs), self.torso.clone(parent=self, name="critic_torso")(obs)
+            actor, critic = (
+                self.torso.clone(parent=self, name="actor_torso")(obs),
+                self.torso.clone(parent=self, name="critic_torso")(obs),
+            )
         return Output(
             policy=self._policy(actor.features),
             value=self._linear(1, 1.0, "critic_head", critic.features)[..., 0],

@@ -11,8 +11,7 @@ from purejaxrl_ext import returns
 from purejaxrl_ext.types import Array
 
 
-@struct.dataclass
-class Statistics:
+class Statistics(struct.PyTreeNode):
     """Mean and variance of all that was seen; ``count`` 0 stands for mean 0, variance 1."""
 
     mean: Array
@@ -20,8 +19,7 @@ class Statistics:
     count: Array
 
 
-@struct.dataclass
-class Normalizer:
+class Normalizer(struct.PyTreeNode):
     """Attributes: ``obs`` statistics per entry of an observation, ``reward`` those of the discounted return,
     ``discounted_return`` ``[N]`` the running sum Σ γ^k r_{t−k}. Unused parts are ``()``."""
 
@@ -55,9 +53,7 @@ def normalize_obs(normalizer: Normalizer | tuple, obs: Array) -> Array:
     return jnp.clip((obs.astype(jnp.float32) - mean) / jnp.sqrt(variance + 1e-8), -10.0, 10.0)
 
 
-def scale_rewards(
-    normalizer: Normalizer, reward: Array, done: Array, gamma: Array | float
-) -> tuple[Normalizer, Array]:
+def scale_rewards(normalizer: Normalizer, reward: Array, done: Array, gamma: Array | float) -> tuple[Normalizer, Array]:
     """Rewards over the standard deviation of the discounted return (Engstrom et al. 2020), ``[T, N]``.
 
     The statistics take in R_t = r_t + γ (1 − done_{t−1}) R_{t−1} of these rewards first.

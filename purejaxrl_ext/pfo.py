@@ -20,13 +20,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from purejaxrl_ext import ppo
 from purejaxrl_ext.types import Array, Metrics, Output, Representation, Rule
 
 
-@struct.dataclass
 class PFOHparams(ppo.PPOHparams):
     """PPO's settings and the two of PFO.
 

@@ -97,10 +97,7 @@ def curves(
     for metric in metrics:
         if metric not in known:
             raise ValueError(unknown_name("metric", metric, known))
-    if "arm" not in dataset.dims or "seed" not in dataset.dims:
-        missing = [d for d in ("arm", "seed") if d not in dataset.dims]
-        dataset = dataset.expand_dims(missing)
-        dataset = dataset.assign_coords(env_step=dataset["env_step"].transpose("arm", "update"))
+    dataset = stats.whole(dataset)
     cells = [str(d) for d in dataset[metrics[0]].dims if d not in ("seed", "update")]
     check(by in cells, "by", by, f"one of {', '.join(map(repr, cells))}")
     check(center in stats.CENTERS, "center", center, f"one of {', '.join(map(repr, stats.CENTERS))}")
@@ -216,7 +213,7 @@ def _title(dataset: xr.Dataset, center: str, interval: str, smooth: float | None
     middle = {"mean": "mean", "iqm": "interquartile mean"}[center]
     band = {"bootstrap": "95% bootstrap interval", "minmax": "minimum to maximum"}[interval]
     text = f"{middle} over {seeds} seeds, {band}" if seeds > 1 else "one seed"
-    return text if smooth in (None, 1.0) else f"{text}; moving average, α = {smooth:g} per update"
+    return text if smooth in (None, 1.0) else f"{text}; moving average, α = {smooth:.2g} per update"
 
 
 def _short(steps: float, _: Any) -> str:

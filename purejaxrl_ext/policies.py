@@ -21,23 +21,20 @@ from purejaxrl_ext.envs import Box, Discrete
 from purejaxrl_ext.types import Array
 
 
-@struct.dataclass
-class Categorical:
+class Categorical(struct.PyTreeNode):
     """Policy over ``A`` discrete actions; ``logits [..., A]``."""
 
     logits: Array
 
 
-@struct.dataclass
-class Gaussian:
+class Gaussian(struct.PyTreeNode):
     """Independent normals; ``loc [..., A]``, ``scale [..., A]`` > 0."""
 
     loc: Array
     scale: Array
 
 
-@struct.dataclass
-class TanhGaussian:
+class TanhGaussian(struct.PyTreeNode):
     """tanh of independent normals with parameters ``loc [..., A]``, ``scale [..., A]``."""
 
     loc: Array
@@ -62,10 +59,11 @@ def uniform_actions(key: Array, shape: tuple[int, ...], space: Discrete | Box) -
     """Random actions of leading ``shape`` as the environment takes them; a side without bound is taken as ±1."""
     if isinstance(space, Discrete):
         return jax.random.randint(key, shape, 0, space.n)
-    low = np.where(np.isfinite(space.low), space.low, -1.0).astype(np.float32)
-    high = np.where(np.isfinite(space.high), space.high, 1.0).astype(np.float32)
+    low = jnp.asarray(np.where(np.isfinite(space.low), space.low, -1.0), jnp.float32)
+    high = jnp.asarray(np.where(np.isfinite(space.high), space.high, 1.0), jnp.float32)
     unit = jax.random.uniform(key, (*shape, *space.shape))
-    return low.reshape((1,) * len(shape) + low.shape) + unit * (high - low).reshape((1,) * len(shape) + low.shape)
+    low, high = (x.reshape((1,) * len(shape) + x.shape) for x in (low, high))
+    return low + unit * (high - low)
 
 
 def sample(policy: Any, noise: Array | None) -> Array:
@@ -125,11 +123,11 @@ def to_env(policy: Any, action: Array, space: Discrete | Box) -> Array:
         return action
     if isinstance(policy, TanhGaussian):
         action = jnp.tanh(action)
-    low, high = np.broadcast_to(space.low, space.shape), np.broadcast_to(space.high, space.shape)
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+    lead = (1,) * (action.ndim - 1)
+    low, high = (jnp.asarray(x, jnp.float32).reshape(*lead, -1) for x in (space.low, space.high))
+    if not np.isfinite([*space.low, *space.high]).all():
         return jnp.clip(action, low, high)
     unit = (jnp.clip(action, -1.0, 1.0) + 1.0) / 2.0
-    low, high = (jnp.asarray(x, jnp.float32).reshape((1,) * (unit.ndim - low.ndim) + low.shape) for x in (low, high))
     return low + unit * (high - low)
 
 

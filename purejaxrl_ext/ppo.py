@@ -1,11 +1,11 @@
 """PPO: Proximal Policy Optimization (Schulman et al. 2017), the clipped surrogate with a learned value.
 
-    targets   A = GAE(γ, λ) of the rollout, once;  G = A + V_old                                         (section 5)
-    ratio     r(θ) = π_θ(a|s) / π_old(a|s)
-    policy    L_π = −E[ min( r A, clip(r, 1 − ε, 1 + ε) A ) ]                                           (eq. 7)
-    value     L_V = ½ E[ (V_θ − G)² ], or with value clipping
-              ½ E[ max( (V_θ − G)², (V_old + clip(V_θ − V_old, −ε_V, ε_V) − G)² ) ]
-    loss      L = L_π + c_V L_V − c_H E[ H(π_θ) ]                                                       (eq. 9)
+targets   A = GAE(γ, λ) of the rollout, once;  G = A + V_old                                         (section 5)
+ratio     r(θ) = π_θ(a|s) / π_old(a|s)
+policy    L_π = −E[ min( r A, clip(r, 1 − ε, 1 + ε) A ) ]                                           (eq. 7)
+value     L_V = ½ E[ (V_θ − G)² ], or with value clipping
+          ½ E[ max( (V_θ − G)², (V_old + clip(V_θ − V_old, −ε_V, ε_V) − G)² ) ]
+loss      L = L_π + c_V L_V − c_H E[ H(π_θ) ]                                                       (eq. 9)
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -25,8 +24,7 @@ from purejaxrl_ext.types import Array, Metrics, Output, Rollout, Rule
 LOG_RATIO_BOUNDS = (float(np.log(1e-7)), float(np.log(1e9)))
 
 
-@struct.dataclass
-class PPOHparams:
+class PPOHparams(struct.PyTreeNode):
     """PPO's traced settings.
 
     Attributes:
@@ -56,8 +54,7 @@ class PPOHparams:
     adam_eps: Any = 1e-5
 
 
-@struct.dataclass
-class PPOBatch:
+class PPOBatch(struct.PyTreeNode):
     """What PPO aims at; leaves ``[B, ...]``.
 
     Attributes:

@@ -42,7 +42,7 @@ TUNED: dict[str, dict[str, Any]] = {
         "conv_layers": (),
         "hidden_sizes": (64, 64),
         "activation": "relu",
-        "learning_rate": 1e-3,
+        "learning_rate": 5e-3,
         "anneal_steps": 10_000_000,
     },
 }
@@ -121,7 +121,9 @@ def presets() -> list[str]:
     return ["tuned", *PAPERS]
 
 
-def preset_settings(preset: str, algorithm: str, env_name: str, recipe: Any, env_settings: Container[str]) -> dict[str, Any]:
+def preset_settings(
+    preset: str, algorithm: str, env_name: str, recipe: Any, env_settings: Container[str]
+) -> dict[str, Any]:
     """The settings that a preset stands for; PFO's own are left out for PPO.
 
     Raises:
@@ -130,7 +132,9 @@ def preset_settings(preset: str, algorithm: str, env_name: str, recipe: Any, env
     if preset not in presets():
         raise ValueError(unknown_name("preset", preset, presets()))
     if algorithm not in ON_POLICY:
-        raise ValueError(f"preset={preset!r} is not allowed for algorithm {algorithm!r}: it is for {' and '.join(ON_POLICY)}")
+        raise ValueError(
+            f"preset={preset!r} is not allowed for algorithm {algorithm!r}: it is for {' and '.join(ON_POLICY)}"
+        )
     if preset == "tuned" and env_name not in TUNED:
         raise ValueError(unknown_name("environment for preset 'tuned'", env_name, TUNED))
     settings = TUNED[env_name] if preset == "tuned" else PAPERS[preset]

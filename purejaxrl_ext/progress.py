@@ -48,7 +48,9 @@ class Progress:
             self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.bar:
             self.bar.stop()
 
@@ -66,7 +68,11 @@ class Progress:
             self.bar.update(self.tasks[arm], completed=steps, steps=text, rate=f"{self.rate:,.0f}/s", value=value)
         elif self.lines and (now - self.printed > LINE_SECONDS or steps >= total):
             self.printed = now
-            print(f"{arm}: {steps:,}/{total:,} steps, {self.rate:,.0f} steps/s, return {value}", file=sys.stderr, flush=True)
+            print(
+                f"{arm}: {steps:,}/{total:,} steps, {self.rate:,.0f} steps/s, return {value}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def warn(self, message: str) -> None:
         """Said whether or not progress is shown."""

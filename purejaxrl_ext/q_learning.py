@@ -26,8 +26,7 @@ from purejaxrl_ext import returns
 from purejaxrl_ext.types import Array, Metrics, Output, Rollout, Rule
 
 
-@struct.dataclass
-class QHparams:
+class QHparams(struct.PyTreeNode):
     """Traced settings of Q-learning.
 
     Attributes:
@@ -54,15 +53,13 @@ class QHparams:
     adam_eps: Any = 1e-8
 
 
-@struct.dataclass
 class PQNHparams(QHparams):
     """Q-learning's settings and ``q_lambda``, the λ of the λ-return."""
 
     q_lambda: Any = 0.65
 
 
-@struct.dataclass
-class QBatch:
+class QBatch(struct.PyTreeNode):
     """What Q-learning aims at; leaves ``[B, ...]``.
 
     Attributes:

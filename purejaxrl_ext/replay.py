@@ -3,6 +3,10 @@
 Transition number ``i`` (counted from the first, N per step of N environments) lies in slot ``i mod C``, whatever C and N are, so
 the next transition of the same environment is N slots on. Where the next one goes and how many there are follow from the
 state's update count, which no vmap batches: an index that vmap has batched would turn each write into a copy of the ring.
+
+Why not flashbax: its buffers carry their index in the state, per seed. Adding 10 and drawing 128 of 10,000 CartPole
+transitions, 8 seeds vmapped in a scan on a CPU, took 46 µs with flashbax 0.1.3's item buffer and 16 µs with this
+(medians of 3 in one run); it also knows no n-step window that ends where an episode does.
 """
 
 from __future__ import annotations
@@ -17,8 +21,7 @@ from flax import struct
 from purejaxrl_ext.types import Array
 
 
-@struct.dataclass
-class Replay:
+class Replay(struct.PyTreeNode):
     """The ring; leaves ``[C, ...]``.
 
     Attributes:
@@ -36,8 +39,7 @@ class Replay:
     priorities: Any = ()
 
 
-@struct.dataclass
-class Priorities:
+class Priorities(struct.PyTreeNode):
     """A sum tree: ``tree[1]`` is the total, ``tree[P + i]`` is slot i's p^α; ``largest`` is max p^α seen."""
 
     tree: Array
@@ -140,10 +142,12 @@ def set_priorities(priorities: Priorities, slots: Array, values: Array) -> Prior
     for _ in range((tree.shape[0] // 2).bit_length() - 1):
         node = node // 2
         tree = tree.at[node].set(tree[2 * node] + tree[2 * node + 1])
-    return Priorities(tree, jnp.maximum(priorities.largest, values.max()))
+    return Priorities(tree, jnp.max(values, initial=priorities.largest))
 
 
-def open_and_close(priorities: Priorities, slot: Array, num_new: int, num_envs: int, n_step: int, capacity: int) -> Priorities:
+def open_and_close(
+    priorities: Priorities, slot: Array, num_new: int, num_envs: int, n_step: int, capacity: int
+) -> Priorities:
     """After ``num_new`` transitions were written from ``slot`` on: those whose n steps are complete now get the largest
     priority so far, and the newest (n − 1) N, whose are not, priority 0."""
     margin = (n_step - 1) * num_envs
@@ -176,4 +180,3 @@ def importance_weights(relative: Array, beta: Array) -> Array:
     """(N P(i))^−β over their maximum, so that they only ever scale down (section 3.4); ``relative`` is N P(i) ``[B]``."""
     weight = relative**-beta
     return weight / weight.max()
-

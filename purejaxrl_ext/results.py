@@ -42,20 +42,31 @@ def allocate(path: Path, dataset: xr.Dataset, metrics: list[str], grid: dict[str
         # Zarr has no settled type for strings yet; the arms' names are also in config.json.
         warnings.simplefilter("ignore", zarr.errors.UnstableSpecificationWarning)
         dataset.to_zarr(path / "results.zarr", mode="w-", consolidated=False)
-    group = zarr.open_group(str(path / "results.zarr"), mode="r+")
+    group = _open(path)
     names = dims(grid)
     shape = tuple(dataset.sizes[name] for name in names)
     chunks = (1, *shape[1:-1], BLOCK)
     for metric in metrics:
-        group.create_array(metric, shape=shape, chunks=chunks, dtype="float32", fill_value=np.nan, dimension_names=names)
+        group.create_array(
+            metric, shape=shape, chunks=chunks, dtype="float32", fill_value=np.nan, dimension_names=names
+        )
     group.create_array(
-        "diverged_at", shape=shape[:-1], chunks=(1, *shape[1:-1]), dtype="float32", fill_value=np.nan, dimension_names=names[:-1]
+        "diverged_at",
+        shape=shape[:-1],
+        chunks=(1, *shape[1:-1]),
+        dtype="float32",
+        fill_value=np.nan,
+        dimension_names=names[:-1],
     )
+
+
+def _open(path: Path) -> Any:
+    return zarr.open_group(str(path / "results.zarr"), mode="r+")
 
 
 def write_blocks(path: Path, arm: int, metrics: dict[str, np.ndarray], start: int, stop: int) -> None:
     """Write the whole blocks that hold updates ``start`` to ``stop`` of one arm; arrays ``[*grid, seed, update]``."""
-    group = zarr.open_group(str(path / "results.zarr"), mode="r+")
+    group = _open(path)
     first = start // BLOCK * BLOCK
     for name, values in metrics.items():
         last = min(-(-stop // BLOCK) * BLOCK, group[name].shape[-1])
@@ -67,7 +78,7 @@ def write_blocks(path: Path, arm: int, metrics: dict[str, np.ndarray], start: in
 
 def write_diverged(path: Path, arm: int, diverged_at: np.ndarray) -> None:
     """Write when each run of an arm became non-finite, ``[*grid, seed]``, NaN if it did not."""
-    zarr.open_group(str(path / "results.zarr"), mode="r+")["diverged_at"][arm] = diverged_at
+    _open(path)["diverged_at"][arm] = diverged_at
 
 
 def load(path: str | Path) -> xr.Dataset:
@@ -89,7 +100,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"path={str(path)!r} holds no run: there is no {file.name} in it")
     config = json.loads(file.read_text())
     if config.get("format") != FORMAT:
-        raise ValueError(f"{file} has format={config.get('format')!r}; this version of purejaxrl_ext reads format {FORMAT}")
+        raise ValueError(
+            f"{file} has format={config.get('format')!r}; this version of purejaxrl_ext reads format {FORMAT}"
+        )
     return config
 
 
@@ -114,7 +127,11 @@ def _commit() -> str | None:
     where = Path(__file__).parent
     try:
         run = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=where, capture_output=True, text=True, timeout=5
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=where,
+            capture_output=True,
+            text=True,
+            timeout=5,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -75,6 +75,16 @@ def bootstrap(
     return of(flat).reshape(lead), low.reshape(lead), high.reshape(lead)
 
 
+def whole(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset with the dimensions arm and seed also where one of them has been selected: then of length 1."""
+    for name in ("arm", "seed"):
+        if name not in dataset.dims:
+            dataset = dataset.expand_dims(name)
+    if "arm" not in dataset["env_step"].dims:
+        dataset = dataset.assign_coords(env_step=dataset["env_step"].expand_dims(arm=dataset["arm"].values))
+    return dataset
+
+
 def diverged(dataset: xr.Dataset) -> xr.DataArray:
     """Which runs' loss was not finite at some update: bool ``[arm, *grid, seed]``."""
     return dataset["diverged_at"].notnull()
@@ -136,6 +146,7 @@ def summary(
     Raises:
         ValueError: an unknown metric or centre.
     """
+    dataset = whole(dataset)
     lost = diverged(dataset)
     cells = [str(d) for d in lost.dims if d != "seed"]
     rows = []

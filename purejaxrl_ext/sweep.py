@@ -121,13 +121,13 @@ class Runs(NamedTuple):
     devices: tuple
 
     @property
-    def count(self) -> int:
+    def num_runs(self) -> int:
         return int(np.prod(self.shape))
 
     def unflatten(self, x: Any) -> np.ndarray:
         """``[R, ...]`` to ``[*grid, seed, ...]`` on the host, without the padding."""
         x = np.asarray(x)
-        return x[: self.count].reshape(*self.shape, *x.shape[1:])
+        return x[: self.num_runs].reshape(*self.shape, *x.shape[1:])
 
 
 def lay_out(algorithm: Algorithm, seeds: list[int], grid: dict[str, list[float]]) -> Runs:
@@ -236,7 +236,11 @@ def sweep(
 
 
 def load_state(
-    source: str | Path | xr.Dataset, arm: str | None = None, seed: int = 0, algorithm: Algorithm | None = None, **cell: float
+    source: str | Path | xr.Dataset,
+    arm: str | None = None,
+    seed: int = 0,
+    algorithm: Algorithm | None = None,
+    **cell: float,
 ) -> State:
     """The trained state of one run.
 
@@ -292,7 +296,7 @@ def _run_arm(
         done += length
         if eval_every and (done % eval_every == 0 or done == arm.num_updates):
             arm.data["eval_return"][..., done - 1] = _evaluate_runs(algorithm, runs, state, eval_episodes)
-        bar.advance(arm.name, done * per_run, length * per_run * runs.count, logged["episode_return"])
+        bar.advance(arm.name, done * per_run, length * per_run * runs.num_runs, logged["episode_return"])
         # The first chunk includes compiling, so it says little of the next.
         wanted = CHUNK_SECONDS / max(seconds / length, 1e-6)
         length = int(np.clip(wanted, 1, CAPACITY if done > length else 16))
@@ -302,7 +306,7 @@ def _run_arm(
             results.write_diverged(path, arm.index, arm.diverged)
             written = done
         if path is not None and due:
-            checkpoints.save(path, arm.name, done, state, runs.count)
+            checkpoints.save(path, arm.name, done, state, runs.num_runs)
             saved = time.perf_counter()
     total = time.perf_counter() - began
     return state, {"seconds": total, "until_first_chunk_seconds": compile_seconds}
@@ -316,7 +320,9 @@ def _note_divergence(arm: _Arm, loss: np.ndarray, done: int, bar: Progress) -> N
     for where in np.argwhere(fresh):
         cell = ", ".join(f"{name}={values[i]:g}" for (name, values), i in zip(arm.coords.items(), where, strict=True))
         update = int(arm.diverged[tuple(where)])
-        bar.warn(f"arm {arm.name!r}, {cell}: the loss is not finite from update {update} on; other runs go on untouched")
+        bar.warn(
+            f"arm {arm.name!r}, {cell}: the loss is not finite from update {update} on; other runs go on untouched"
+        )
 
 
 def _evaluate_runs(algorithm: Algorithm, runs: Runs, state: State, num_episodes: int) -> np.ndarray:
@@ -353,7 +359,9 @@ def _grid(arms: dict[str, Algorithm], grid: Mapping[str, Sequence[float]]) -> di
             known = [f.name for f in dataclasses.fields(algorithm.hparams)]
             static = {f.name for f in dataclasses.fields(algorithm.config)}
             if name in static:
-                raise ValueError(f"grid={name!r} is not allowed: it is static (compiled in); make one arm per value of it")
+                raise ValueError(
+                    f"grid={name!r} is not allowed: it is static (compiled in); make one arm per value of it"
+                )
             if name not in known:
                 raise ValueError(unknown_name(f"setting to sweep for arm {arm!r}", name, known))
         check(not isinstance(values, str) and len(values) > 0, f"grid[{name!r}]", values, "a sequence of numbers")
@@ -410,4 +418,3 @@ def _create(
     results.allocate(path, dataset, metrics, grid)
     # Last: a directory with a config is a run.
     (path / "config.json").write_text(json.dumps(config, indent=1))
-

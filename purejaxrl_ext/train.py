@@ -12,9 +12,7 @@ from purejaxrl_ext.errors import check
 from purejaxrl_ext.types import Algorithm, Array, Metrics, State
 
 
-def train(
-    algorithm: Algorithm, key: Array, total_steps: int, hparams: Any = None
-) -> tuple[State, Metrics]:
+def train(algorithm: Algorithm, key: Array, total_steps: int, hparams: Any = None) -> tuple[State, Metrics]:
     """Train one agent from scratch: ``init``, then ``step`` by scan. Pure: jit it, vmap it over keys or hparams.
 
     Args:

@@ -17,8 +17,7 @@ PyTree = Any
 Metrics = dict[str, Array]
 
 
-@struct.dataclass
-class Representation:
+class Representation(struct.PyTreeNode):
     """What the hidden layers of one network said.
 
     Attributes:
@@ -30,8 +29,7 @@ class Representation:
     preactivations: tuple[Array, ...]
 
 
-@struct.dataclass
-class Output:
+class Output(struct.PyTreeNode):
     """What a network says about a batch of observations. Unused parts are ``()``.
 
     Attributes:
@@ -42,15 +40,14 @@ class Output:
         critic: that of the value network or of the Q-network.
     """
 
-    policy: PyTree = ()
-    value: Array | tuple = ()
-    q_values: Array | tuple = ()
-    actor: Representation | tuple = ()
-    critic: Representation | tuple = ()
+    policy: Any = ()
+    value: Any = ()
+    q_values: Any = ()
+    actor: Any = ()
+    critic: Any = ()
 
 
-@struct.dataclass
-class Rollout:
+class Rollout(struct.PyTreeNode):
     """Transitions of one update, as a rule's ``targets`` sees them; every leaf begins with ``[T, N]``.
 
     Attributes:
@@ -78,8 +75,7 @@ class Rollout:
     discount: Array
 
 
-@struct.dataclass
-class VecState:
+class VecState(struct.PyTreeNode):
     """N environments side by side, each in the middle of an episode.
 
     Attributes:
@@ -95,8 +91,7 @@ class VecState:
     episode_length: Array
 
 
-@struct.dataclass
-class State:
+class State(struct.PyTreeNode):
     """All that an algorithm carries from one update to the next. An unused slot is ``()``.
 
     It holds arrays only, so it can be saved, restored, pickled, vmapped and indexed by seed.
@@ -126,7 +121,7 @@ class State:
     @classmethod
     def axes(cls, batched: Any = 0, shared: Any = None) -> State:
         """A tree of vmap axes (or shardings): ``batched`` for every slot but the update count, which gets ``shared``."""
-        names = cls.__dataclass_fields__  # type: ignore[attr-defined]
+        names = cls.__dataclass_fields__
         return cls(**{name: shared if name == "update" else batched for name in names})
 
 

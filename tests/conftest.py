@@ -47,5 +47,6 @@ jax.monitoring.register_event_duration_secs_listener(_listen)
 @pytest.fixture
 def compilations() -> list[str]:
     """One entry per program that XLA compiles (or fetches from the disk cache) during the test."""
+    jax.random.key(0)  # itself a small program
     _COMPILED.clear()
     return _COMPILED

@@ -1,14 +1,19 @@
-"""Every notebook runs from its first cell to its last, with tiny settings, and none is written over."""
+"""What the documentation shows runs: the notebooks with tiny settings, none written over, and the README's code."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+import jax.numpy as jnp
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+import purejaxrl_ext as prx
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MAX_BYTES = 500_000
 
 
@@ -32,3 +37,12 @@ def test_notebook_is_stored_executed_and_small(path):
 
 def test_there_are_notebooks():
     assert NOTEBOOKS
+
+
+def test_readme_environment_learns():
+    text = (ROOT / "README.md").read_text()
+    code = text.split("<!-- example: corridor -->")[1].split("```python\n")[1].split("```")[0]
+    assert len(code.split("ds = ")[0].strip().splitlines()) < 20
+    names = {"dataclass": dataclass, "jnp": jnp, "prx": prx}
+    exec(code, names)
+    assert float(names["ds"]["episode_return"].isel(update=-1).min()) > -6.0

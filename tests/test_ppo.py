@@ -9,7 +9,6 @@ import pytest
 
 import purejaxrl_ext as prx
 from purejaxrl_ext import policies, ppo
-from purejaxrl_ext.config import OnPolicyConfig
 
 HPARAMS = ppo.PPOHparams()
 
@@ -140,7 +139,7 @@ def test_advantage_normalisation_is_per_minibatch(batch, on):
 def test_rule_passes_the_config_on(batch):
     output = batch.old.replace(policy=prx.Categorical(batch.old.policy.logits * 0.5))
     for on in (True, False):
-        rule = ppo.rule(OnPolicyConfig(normalize_advantage=on), prx.Discrete(3))
+        rule = ppo.rule(prx.ALGORITHMS["ppo"].config(normalize_advantage=on), prx.Discrete(3))
         assert rule.loss(output, batch, HPARAMS)[0] == ppo.loss(output, batch, HPARAMS, normalize_advantage=on)[0]
 
 
@@ -169,6 +168,8 @@ def test_targets_are_gae_and_value():
         truncated=jnp.zeros((2, 1), bool),
         output=prx.Output(policy=prx.Categorical(logits), value=jnp.array([[2.0], [3.0]])),
         next_output=prx.Output(value=jnp.array([[3.0], [50.0]])),
+        next_online=(),
+        discount=jnp.full((2, 1), 0.5),
     )
     hparams = dataclasses.replace(HPARAMS, gamma=0.5, gae_lambda=0.5)
     batch = ppo.targets(rollout, hparams)

@@ -15,6 +15,7 @@ import numpy as np
 
 import purejaxrl_ext as prx
 
+TWO = prx.Discrete(2)
 TINY: dict[str, Any] = {
     "num_envs": 2,
     "num_steps": 8,
@@ -54,7 +55,7 @@ class Clock:
     terminate_at: int = 0
     name: str = "clock"
     observation_shape: tuple[int, ...] = (2,)
-    action_space: Any = prx.Discrete(2)
+    action_space: Any = TWO
 
     def reset(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         state = jnp.stack([jax.random.uniform(key), jnp.zeros(())])
@@ -70,7 +71,7 @@ class Clock:
 
 
 class ClockNetwork:
-    """V(origin, t) = 100 origin + t, whatever the parameters: V of the true successor is V + 1, of a reset it is not."""
+    """V(origin, t) = 100 origin + t: V of the true successor is V + 1, of a reset it is not."""
 
     def init(self, key: jax.Array, obs: jax.Array) -> Any:
         return {"params": {"w": jnp.zeros(2)}}
@@ -104,12 +105,12 @@ class Echo:
 
 @dataclass(frozen=True)
 class Poison:
-    """Never ends; a first state drawn below ``share`` gives NaN rewards, so that a run is poisoned by its seed alone."""
+    """Never ends; a first state drawn below ``share`` gives NaN rewards, so a run is poisoned by its seed alone."""
 
     share: float = 0.2
     name: str = "poison"
     observation_shape: tuple[int, ...] = (1,)
-    action_space: Any = prx.Discrete(2)
+    action_space: Any = TWO
     time_limit: int | None = None
 
     def reset(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,0 +1,69 @@
+"""The store: written block by block of whole chunks, readable at any time."""
+
+import json
+
+import numpy as np
+import pytest
+import zarr
+
+import purejaxrl_ext as prx
+from purejaxrl_ext import results
+
+UPDATES = 150
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A store of two arms, two values of a setting, three seeds."""
+    grid = {"gamma": [0.9, 0.99]}
+    dataset = results.blank(["a", "b"], grid, [0, 1, 2], np.ones((2, UPDATES)))
+    results.allocate(tmp_path, dataset, ["loss"], grid)
+    (tmp_path / "config.json").write_text(json.dumps({"format": results.FORMAT, "total_steps": 5}))
+    return tmp_path
+
+
+def values(arm):
+    return np.random.default_rng(arm).normal(size=(2, 3, UPDATES)).astype(np.float32)
+
+
+def test_blocks_written_one_after_another_are_the_whole(store):
+    for start, stop in ((0, 1), (1, 17), (17, 64), (64, 100), (100, UPDATES)):
+        for arm in (1, 0):
+            results.write_blocks(store, arm, {"loss": values(arm)}, start, stop)
+            got = prx.load(store)["loss"][arm]
+            np.testing.assert_array_equal(got[..., :stop], values(arm)[..., :stop])
+            assert np.isnan(got[..., stop:]).all()
+
+
+def test_writing_again_after_a_crash_writes_the_same(store):
+    results.write_blocks(store, 0, {"loss": values(0)}, 0, 100)
+    results.write_blocks(store, 0, {"loss": values(0)}, 64, 80)
+    results.write_blocks(store, 0, {"loss": values(0)}, 64, 100)
+    np.testing.assert_array_equal(prx.load(store)["loss"][0][..., :100], values(0)[..., :100])
+
+
+def test_a_write_is_of_whole_chunks(store):
+    """Two writers inside one chunk lose data: arms never share one, and a block of updates is one."""
+    array = zarr.open_group(str(store / "results.zarr"))["loss"]
+    assert array.chunks == (1, 2, 3, results.BLOCK)
+    assert array.shape == (2, 2, 3, UPDATES)
+
+
+def test_what_holds_no_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match=tmp_path.name):
+        prx.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        prx.load_state(tmp_path / "nowhere")
+
+
+def test_another_format_is_refused(store):
+    (store / "config.json").write_text(json.dumps({"format": 999}))
+    with pytest.raises(ValueError, match="999"):
+        prx.load(store)
+
+
+def test_provenance():
+    got = results.provenance()
+    assert {"format", "versions", "device", "commit"} <= got.keys()
+    assert {"python", "jax", "jaxlib", "numpy", "purejaxrl_ext"} <= got["versions"].keys()
+    json.dumps(got)
