@@ -14,7 +14,7 @@ import xarray as xr
 from purejaxrl_ext import results
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.make import make
-from purejaxrl_ext.types import Algorithm, State
+from purejaxrl_ext.types import Algorithm, State, abstract_key
 
 KEEP = 2  # checkpoints of an arm
 
@@ -66,7 +66,7 @@ def load_state(
         step = manager.latest_step()
         check(step is not None, "source", str(path), f"a run that has saved a state of arm {arm!r}; it has not yet")
         num_runs = int(np.prod([dataset.sizes[d] for d in (*config["grid"], "seed")]))
-        one = jax.eval_shape(lambda key: _key_data(algorithm.init(key)), jax.random.key(0))
+        one = jax.eval_shape(lambda key: _key_data(algorithm.init(key)), abstract_key())
         shapes = jax.tree.map(lambda x: np.empty((num_runs, *x.shape), x.dtype), one).replace(
             update=np.zeros((), np.int32)
         )
@@ -99,7 +99,7 @@ def _run_index(dataset: xr.Dataset, seed: int, cell: dict[str, float]) -> int:
     index = []
     for name in names:
         values = dataset[name].values
-        close = np.flatnonzero(np.isclose(values, wanted[str(name)]))
+        close = np.flatnonzero(np.isclose(values, wanted[str(name)], rtol=1e-6, atol=0.0))
         check(len(close) == 1, str(name), wanted[str(name)], f"one of {values.tolist()}")
         index.append(int(close[0]))
     return int(np.ravel_multi_index(index, [dataset.sizes[n] for n in names]))

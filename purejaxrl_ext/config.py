@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+
 from purejaxrl_ext.errors import check, unknown_name
 from purejaxrl_ext.networks import ACTIVATIONS, INITIALIZERS, Conv
 
@@ -41,8 +43,9 @@ class NetworkConfig:
         sizes, convs = self.hidden_sizes, self.conv_layers
         ok = sizes is None or (isinstance(sizes, tuple) and all(is_int(s) and s > 0 for s in sizes))
         check(ok, "hidden_sizes", sizes, "a sequence of positive ints")
-        ok = convs is None or all(
-            isinstance(c, tuple) and len(c) == 3 and all(is_int(n) and n > 0 for n in c) for c in convs
+        ok = convs is None or (
+            isinstance(convs, tuple)
+            and all(isinstance(c, tuple) and len(c) == 3 and all(is_int(n) and n > 0 for n in c) for c in convs)
         )
         check(ok, "conv_layers", convs, "a sequence of (features, kernel size, stride), positive ints")
 
@@ -258,11 +261,11 @@ _BELOW_ONE = ("adam_b1", "adam_b2")
 
 def check_hparam(name: str, value: Any) -> None:
     """Raise ``ValueError`` where a traced setting's value makes no sense."""
+    if isinstance(value, jax.core.Tracer):
+        return  # its value is not known while it is traced
     try:
         number = float(value)
-    except TypeError:
-        return  # a tracer or an array of many: the caller's own affair
-    except ValueError:
+    except (TypeError, ValueError):
         raise ValueError(f"{name}={value!r} is not allowed: it must be a number") from None
     check(not math.isnan(number), name, value, "a number")
     if name in _UNIT:

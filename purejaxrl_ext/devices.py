@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import jax
+
+
+def _config(name: str) -> Any:
+    return getattr(jax.config, name)
 
 
 def cores() -> int:
@@ -21,7 +26,7 @@ def use_cores() -> None:
     """
     flags = os.environ.get("XLA_FLAGS", "")
     chosen = "xla_force_host_platform_device_count" in flags or "JAX_NUM_CPU_DEVICES" in os.environ
-    if cores() == 1 or chosen or jax.config.read("jax_num_cpu_devices") > 0:
+    if cores() == 1 or chosen or _config("jax_num_cpu_devices") > 0:
         return
     try:
         jax.config.update("jax_num_cpu_devices", cores())
@@ -40,6 +45,6 @@ def use_cores() -> None:
 
 def use_compilation_cache() -> None:
     """Keep compiled programs on disk between processes, unless the user has chosen a place (or "" for none)."""
-    if jax.config.read("jax_compilation_cache_dir") is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    if _config("jax_compilation_cache_dir") is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(base / "purejaxrl_ext" / "xla"))

@@ -27,7 +27,7 @@ import numpy as np
 from flax import struct
 
 from purejaxrl_ext.errors import check, unknown_name
-from purejaxrl_ext.types import Array, PyTree, VecState
+from purejaxrl_ext.types import Array, PyTree, VecState, abstract_key
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def vec_step(
 
 def max_truncations(env: Environment, num_steps: int) -> int:
     """How often one environment can truncate within ``num_steps`` steps: ceil(T / L) with a time limit L only."""
-    step = jax.eval_shape(_first_step(env), jax.random.key(0))
+    step = jax.eval_shape(_first_step(env), abstract_key())
     if step.truncated is not None:
         return num_steps
     return 0 if env.time_limit is None else -(-num_steps // env.time_limit)
@@ -252,7 +252,7 @@ def check_env(env: Any) -> None:
         hash(env)
     except TypeError as error:
         raise TypeError(f"environment {env.name!r} must be hashable (make it a frozen dataclass): {error}") from error
-    (state, obs), step = jax.eval_shape(lambda key: (env.reset(key), _first_step(env)(key)), jax.random.key(0))
+    (state, obs), step = jax.eval_shape(lambda key: (env.reset(key), _first_step(env)(key)), abstract_key())
     if not isinstance(step, EnvStep):
         raise TypeError(f"environment {env.name!r}: step must return an EnvStep, got {type(step).__name__}")
 
@@ -327,6 +327,8 @@ class GymnaxEnv:
         for key, _ in self.params:
             if key not in fields:
                 raise ValueError(unknown_name(f"env_params of {self.name}", key, fields))
+        # Now, outside any trace: spaces hold arrays, which a trace would turn into tracers.
+        _ = self.action_space
         limit = self.time_limit
         check(limit > 0, "env_params['max_steps_in_episode']", limit, "a positive int")
 
@@ -353,7 +355,7 @@ class GymnaxEnv:
 
     @functools.cached_property
     def observation_shape(self) -> tuple[int, ...]:
-        return jax.eval_shape(self.reset, jax.random.key(0))[1].shape
+        return jax.eval_shape(self.reset, abstract_key())[1].shape
 
     @functools.cached_property
     def _num_observations(self) -> int | None:
@@ -371,7 +373,7 @@ class GymnaxEnv:
             return env.step_env(key, env.reset_env(key, params)[1], action, params)[1]
 
         with jax.numpy_rank_promotion("allow"):
-            return jax.eval_shape(first, jax.random.key(0))
+            return jax.eval_shape(first, abstract_key())
 
     def _observe(self, obs: Array) -> Array:
         if self._num_observations is not None:
@@ -442,7 +444,7 @@ class BraxEnv:
 
     @functools.cached_property
     def observation_shape(self) -> tuple[int, ...]:
-        return jax.eval_shape(self.reset, jax.random.key(0))[1].shape
+        return jax.eval_shape(self.reset, abstract_key())[1].shape
 
     @functools.cached_property
     def action_space(self) -> Box:
@@ -455,7 +457,7 @@ class BraxEnv:
             return self._env.step(self._env.reset(key), jnp.zeros(self._env.action_size))
 
         with jax.numpy_rank_promotion("allow"):
-            return jax.eval_shape(first, jax.random.key(0))
+            return jax.eval_shape(first, abstract_key())
 
     def reset(self, key: Array) -> tuple[PyTree, Array]:
         with jax.numpy_rank_promotion("allow"):

@@ -107,7 +107,8 @@ def on_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functi
             terminated, truncated = done, jnp.zeros_like(done)
         seen = normalize.normalize_obs(normalizer, obs)
         beyond = normalize.normalize_obs(normalizer, jnp.concatenate([vec_state.obs[None], final_obs]))
-        # The policy is the one that acted: computed again in another batch it could differ in its last bits.
+        # The policy is the one that acted: computed again beside features that one rule reads and another does not, its
+        # last bits could differ, and PFO(0) would not be PPO.
         output = apply_flat(network, state.params, seen).replace(policy=policy)
         output_beyond = values_of(apply_flat(network, state.params, beyond))
         if config.normalize_rewards:
@@ -130,10 +131,9 @@ def on_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functi
     def learn(
         params: PyTree, opt_state: PyTree, batch: PyTree, key: Array, hparams: Any, learning_rate: Array
     ) -> tuple[PyTree, PyTree, Metrics]:
-        size = config.steps_per_update
-        bits = jax.random.bits(key, (config.num_epochs, size))
-        # Sorting random bits shuffles; where there is one minibatch the order means nothing.
-        order = jnp.argsort(bits) if config.num_minibatches > 1 else jnp.arange(size)[None].repeat(len(bits), 0)
+        # Where there is one minibatch the order means nothing.
+        shape = (config.num_epochs, config.steps_per_update)
+        order = shuffles(key, *shape) if config.num_minibatches > 1 else jnp.broadcast_to(jnp.arange(shape[1]), shape)
 
         def minibatch(carry: tuple, index: Array) -> tuple[tuple, Metrics]:
             params, opt_state = carry
@@ -420,6 +420,22 @@ def apply_flat(network: Any, params: PyTree, obs: Array) -> Output:
     lead = obs.shape[:2]
     output = network.apply(params, flatten(obs))
     return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), output)
+
+
+def shuffles(key: Array, count: int, size: int) -> Array:
+    """``[count, size]`` random orders of 0 … size − 1, each from sorting random numbers.
+
+    The index rides in a number's low bits, which spares the sort a second operand and the comparison a function (measured
+    on a CPU: a quarter of the time of ``argsort``). Of two equal high parts the smaller index goes first, which at 2¹⁴
+    and 18 random bits concerns one pair in 2¹⁸; larger sizes are sorted the plain way.
+    """
+    bits = jax.random.bits(key, (count, size))
+    width = max(size - 1, 1).bit_length()
+    if width > 14:
+        return jnp.argsort(bits)
+    packed = (bits >> width << width) | jnp.arange(size, dtype=jnp.uint32)[None]
+    mask = jnp.uint32((1 << width) - 1)
+    return (jax.lax.sort(packed, is_stable=False) & mask).astype(jnp.int32)
 
 
 def flatten(x: Array) -> Array:

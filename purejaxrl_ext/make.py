@@ -15,7 +15,7 @@ from purejaxrl_ext import dqn, loops, networks, pfo, policies, ppo, q_learning
 from purejaxrl_ext.envs import Discrete, Environment, make_env
 from purejaxrl_ext.errors import check, unknown_name
 from purejaxrl_ext.presets import preset_settings
-from purejaxrl_ext.types import Algorithm, Output, Rule
+from purejaxrl_ext.types import Algorithm, Output, Rule, abstract_key
 
 
 class Recipe(NamedTuple):
@@ -175,6 +175,8 @@ def _resolve(config: Any, env: Environment) -> Any:
             size = (size - kernel) // stride + 1
     if config.hidden_sizes is None:
         new["hidden_sizes"] = ((512,) if min(shape[:2]) >= 36 else (128,)) if is_image else (64, 64)
+    layers = new.get("conv_layers", config.conv_layers) or new.get("hidden_sizes", config.hidden_sizes)
+    check(bool(layers), "hidden_sizes", config.hidden_sizes, "at least one layer: its features are measured")
     if hasattr(config, "policy"):
         discrete = isinstance(env.action_space, Discrete)
         allowed = (None, "categorical") if discrete else (None, "gaussian", "tanh_gaussian")
@@ -196,7 +198,7 @@ def check_network(module: Any, env: Environment, needs_policy: bool) -> None:
         obs = jax.vmap(env.reset)(jax.random.split(key, 2))[1]
         return module.apply(module.init(key, obs), obs)
 
-    output = jax.eval_shape(run, jax.random.key(0))
+    output = jax.eval_shape(run, abstract_key())
     name = type(module).__name__
     if not isinstance(output, Output):
         raise ValueError(f"network {name} must return a prx.Output, got {type(output).__name__}")

@@ -156,7 +156,7 @@ class ActorCritic(nn.Module):
     @nn.compact
     def __call__(self, obs: Array) -> Output:
         if self.shared_torso:
-            actor = critic = self.torso.clone(parent=self, name="torso")(obs)
+            actor = critic = self.torso.clone(parent=self, name="shared_torso")(obs)
         else:
             actor, critic = (
                 self.torso.clone(parent=self, name="actor_torso")(obs),

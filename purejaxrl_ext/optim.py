@@ -49,7 +49,7 @@ def apply(
 ) -> tuple[PyTree, PyTree, Array]:
     """One step of the optimiser: new parameters, new state, and the gradients' global norm before clipping."""
     update: Callable = adam(hparams, learning_rate).update
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     if not separate:
         updates, opt_state = update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state, norm

@@ -4,7 +4,8 @@
     loss      L = L_PPO + c D
 
 The paper's equation sums over φ's dimensions; its code takes the mean over dimensions and minibatch, and so does this.
-With c = 0 it is PPO, bit for bit. Variants, by Config:
+With c = 0 it is PPO, bit for bit (with all three variants at once, to the last bits: XLA then fuses the loss another way).
+Variants, by Config:
 
     feature_layers     "last", or "all": every hidden layer's pre-activations, concatenated, one mean
     feature_distance   "squared", or "cosine": 1 − cos(φ_θ(s), φ_old(s))

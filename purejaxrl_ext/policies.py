@@ -96,7 +96,8 @@ def entropy(policy: Any) -> Array:
     if not isinstance(policy, TanhGaussian):
         return base
     nodes, weights = np.polynomial.hermite_e.hermegauss(16)
-    u = policy.loc[..., None] + policy.scale[..., None] * nodes.astype(np.float32)
+    points = jnp.asarray(nodes, jnp.float32).reshape((1,) * policy.loc.ndim + (-1,))
+    u = policy.loc[..., None] + policy.scale[..., None] * points
     return base + (_log_tanh_slope(u) @ (weights / weights.sum()).astype(np.float32)).sum(-1)
 
 

@@ -11,7 +11,7 @@ from purejaxrl_ext.errors import unknown_name
 ON_POLICY = ("ppo", "pfo")
 
 # Tuned for PPO: mean greedy return over 5 seeds in README.md. Budgets are those of the annealing.
-TUNED: dict[str, dict[str, Any]] = {
+_PPO: dict[str, dict[str, Any]] = {
     "CartPole-v1": {"num_envs": 8, "num_steps": 64, "learning_rate": 1e-3, "anneal_steps": 500_000},
     "Acrobot-v1": {"num_envs": 16, "num_steps": 128, "learning_rate": 1e-3, "anneal_steps": 500_000},
     "Pendulum-v1": {
@@ -46,6 +46,40 @@ TUNED: dict[str, dict[str, Any]] = {
         "anneal_steps": 10_000_000,
     },
 }
+
+_DQN: dict[str, dict[str, Any]] = {
+    "CartPole-v1": {"learning_rate": 1e-3, "target_period": 200},
+    "Acrobot-v1": {"learning_rate": 1e-3, "target_period": 200},
+    "Breakout-MinAtar": {
+        "conv_layers": (),
+        "hidden_sizes": (64, 64),
+        "num_envs": 16,
+        "env_steps_per_update": 16,
+        "replay_capacity": 100_000,
+        "prefill_steps": 5_008,
+        "batch_size": 64,
+        "learning_rate": 5e-4,
+        "target_period": 500,
+        "epsilon_decay_steps": 250_000,
+    },
+}
+
+_PQN: dict[str, dict[str, Any]] = {
+    "Breakout-MinAtar": {
+        "conv_layers": (),
+        "hidden_sizes": (64, 64),
+        "num_envs": 128,
+        "num_steps": 32,
+        "num_minibatches": 16,
+        "learning_rate": 1e-3,
+        "anneal_steps": 10_000_000,
+        "epsilon_end": 0.02,
+        "epsilon_decay_steps": 1_000_000,
+    },
+}
+
+# By algorithm, then environment.
+TUNED: dict[str, dict[str, dict[str, Any]]] = {"ppo": _PPO, "pfo": _PPO, "dqn": _DQN, "pqn": _PQN}
 
 # The paper's own loop: separate networks and optimisers with Adam's eps 1e-8, PyTorch's initialisation, no value clipping,
 # constant learning rate, and a time limit taken for the end of the episode, as its code has it.
@@ -131,12 +165,15 @@ def preset_settings(
     """
     if preset not in presets():
         raise ValueError(unknown_name("preset", preset, presets()))
-    if algorithm not in ON_POLICY:
-        raise ValueError(
-            f"preset={preset!r} is not allowed for algorithm {algorithm!r}: it is for {' and '.join(ON_POLICY)}"
-        )
-    if preset == "tuned" and env_name not in TUNED:
-        raise ValueError(unknown_name("environment for preset 'tuned'", env_name, TUNED))
-    settings = TUNED[env_name] if preset == "tuned" else PAPERS[preset]
+    if preset == "tuned":
+        tuned = TUNED.get(algorithm, {})
+        if env_name not in tuned:
+            raise ValueError(unknown_name(f"environment for {algorithm}'s preset 'tuned'", env_name, tuned))
+        settings = tuned[env_name]
+    else:
+        if algorithm not in ON_POLICY:
+            what = f"preset={preset!r} is not allowed for algorithm {algorithm!r}"
+            raise ValueError(f"{what}: it is for {' and '.join(ON_POLICY)}")
+        settings = PAPERS[preset]
     own = {f.name for kind in (recipe.config, recipe.hparams) for f in dataclasses.fields(kind)}
     return {k: v for k, v in settings.items() if k in own or k in env_settings}

@@ -30,7 +30,7 @@ from purejaxrl_ext.errors import check, unknown_name
 from purejaxrl_ext.loops import f32
 from purejaxrl_ext.progress import Progress
 from purejaxrl_ext.train import evaluate, is_measured
-from purejaxrl_ext.types import Algorithm, Array, Metrics, PyTree, State
+from purejaxrl_ext.types import Algorithm, Array, Metrics, PyTree, State, abstract_key
 
 CAPACITY = 256  # updates that a chunk's metric buffer holds
 CHUNK_SECONDS = 1.0
@@ -274,42 +274,50 @@ class _Arm:
 def _run_arm(
     arm: _Arm, bar: Progress, path: Path | None, checkpoint_seconds: float, eval_every: int, eval_episodes: int
 ) -> tuple[State, dict[str, float]]:
+    """Run an arm to its end: its state, and how long that took. What is done is on disk, also if it is interrupted."""
     algorithm, runs = arm.algorithm, arm.runs
     compiled = program(algorithm.functions, runs.axes, runs.devices, _one_by_one(algorithm))
-    began = time.perf_counter()
+    began = saved_at = time.perf_counter()
     state = compiled.init(runs.keys, runs.hparams)
     last = np.int32(arm.num_updates - 1)
-    done, length, saved, written, per_run = 0, 1, began, 0, algorithm.steps_per_update
-    compile_seconds = 0.0
-    while done < arm.num_updates:
-        until_eval = eval_every - done % eval_every if eval_every else CAPACITY
-        length = min(length, CAPACITY, arm.num_updates - done, until_eval)
-        start = time.perf_counter()
-        state, logged = compiled.chunk(state, runs.hparams, np.int32(length), last)
-        logged = {name: runs.unflatten(x)[..., :length] for name, x in jax.device_get(logged).items()}
-        seconds = time.perf_counter() - start
-        if done == 0:
-            compile_seconds = time.perf_counter() - began
-        for name, x in logged.items():
-            arm.data[name][..., done : done + length] = x
-        _note_divergence(arm, logged["loss"], done, bar)
-        done += length
-        if eval_every and (done % eval_every == 0 or done == arm.num_updates):
-            arm.data["eval_return"][..., done - 1] = _evaluate_runs(algorithm, runs, state, eval_episodes)
-        bar.advance(arm.name, done * per_run, length * per_run * runs.num_runs, logged["episode_return"])
-        # The first chunk includes compiling, so it says little of the next.
-        wanted = CHUNK_SECONDS / max(seconds / length, 1e-6)
-        length = int(np.clip(wanted, 1, CAPACITY if done > length else 16))
-        due = time.perf_counter() - saved > checkpoint_seconds or done == arm.num_updates
-        if path is not None and (due or done // results.BLOCK > written // results.BLOCK):
-            results.write_blocks(path, arm.index, arm.data, written, done)
-            results.write_diverged(path, arm.index, arm.diverged)
-            written = done
-        if path is not None and due:
-            checkpoints.save(path, arm.name, done, state, runs.num_runs)
-            saved = time.perf_counter()
-    total = time.perf_counter() - began
-    return state, {"seconds": total, "until_first_chunk_seconds": compile_seconds}
+    done, saved, length, until_first = 0, 0, 1, 0.0
+    try:
+        while done < arm.num_updates:
+            until_eval = eval_every - done % eval_every if eval_every else CAPACITY
+            length = min(length, CAPACITY, arm.num_updates - done, until_eval)
+            start = time.perf_counter()
+            after, logged = compiled.chunk(state, runs.hparams, np.int32(length), last)
+            logged = {name: runs.unflatten(x)[..., :length] for name, x in jax.device_get(logged).items()}
+            seconds = time.perf_counter() - start
+            until_first = until_first or time.perf_counter() - began
+            for name, x in logged.items():
+                arm.data[name][..., done : done + length] = x
+            state, done = after, done + length
+            _note_divergence(arm, logged["loss"], done - length, bar)
+            if eval_every and (done % eval_every == 0 or done == arm.num_updates):
+                arm.data["eval_return"][..., done - 1] = _evaluate_runs(algorithm, runs, state, eval_episodes)
+            steps = length * algorithm.steps_per_update
+            bar.advance(arm.name, done * algorithm.steps_per_update, steps * runs.num_runs, logged["episode_return"])
+            # The first chunk includes compiling, so it says little of the next.
+            fitting = int(np.clip(CHUNK_SECONDS * length / max(seconds, 1e-6), 1, CAPACITY))
+            length = fitting if done > length else min(fitting, 16)
+            if time.perf_counter() - saved_at > checkpoint_seconds:
+                _save(arm, path, saved, done, state)
+                saved, saved_at = done, time.perf_counter()
+    finally:
+        # Also on Ctrl-C. The state given to a chunk that was interrupted is gone (donated): then only the results are kept.
+        _save(arm, path, saved, done, None if jax.tree.leaves(state.params)[0].is_deleted() else state)
+    return state, {"seconds": time.perf_counter() - began, "until_first_chunk_seconds": until_first}
+
+
+def _save(arm: _Arm, path: Path | None, start: int, stop: int, state: State | None) -> None:
+    """Write the results of updates ``start`` to ``stop``, and the state after them if there is one."""
+    if path is None or stop == 0:
+        return
+    results.write_blocks(path, arm.index, arm.data, start, stop)
+    results.write_diverged(path, arm.index, arm.diverged)
+    if state is not None:
+        checkpoints.save(path, arm.name, stop, state, arm.runs.num_runs)
 
 
 def _note_divergence(arm: _Arm, loss: np.ndarray, done: int, bar: Progress) -> None:
@@ -344,8 +352,10 @@ def _seeds(num_seeds: int | None, seeds: Sequence[int] | None) -> list[int]:
     check(num_seeds is None or seeds is None, "seeds", seeds, "None where num_seeds is given")
     if seeds is None:
         count = 1 if num_seeds is None else num_seeds
-        check(isinstance(count, int) and count > 0, "num_seeds", count, "an int of at least 1")
-        return list(range(count))
+        whole = isinstance(count, int | np.integer) and not isinstance(count, bool)
+        check(whole and count > 0, "num_seeds", count, "an int of at least 1")
+        return list(range(int(count)))
+    check(all(int(s) == s for s in seeds), "seeds", seeds, "whole numbers")
     listed = [int(s) for s in seeds]
     check(len(listed) > 0, "seeds", seeds, "at least one seed")
     check(len(set(listed)) == len(listed), "seeds", seeds, "different seeds")
@@ -364,7 +374,8 @@ def _grid(arms: dict[str, Algorithm], grid: Mapping[str, Sequence[float]]) -> di
                 )
             if name not in known:
                 raise ValueError(unknown_name(f"setting to sweep for arm {arm!r}", name, known))
-        check(not isinstance(values, str) and len(values) > 0, f"grid[{name!r}]", values, "a sequence of numbers")
+        sequence = isinstance(values, Sequence | np.ndarray) and not isinstance(values, str)
+        check(sequence and len(values) > 0, f"grid[{name!r}]", values, "a sequence of numbers")
         check(len(set(values)) == len(values), f"grid[{name!r}]", values, "different numbers")
         for value in values:
             check_hparam(name, value)
@@ -381,7 +392,7 @@ def _env_steps(arms: dict[str, Algorithm], updates: dict[str, int]) -> np.ndarra
 def _metric_names(arms: dict[str, Algorithm], with_eval: bool) -> list[str]:
     names: dict[str, None] = {}
     for algorithm in arms.values():
-        state = jax.eval_shape(algorithm.init, jax.random.key(0))
+        state = jax.eval_shape(algorithm.init, abstract_key())
         names |= dict.fromkeys(jax.eval_shape(algorithm.step, state)[1])
     return [*names, *(["eval_return"] if with_eval else [])]
 

@@ -17,6 +17,11 @@ PyTree = Any
 Metrics = dict[str, Array]
 
 
+def abstract_key() -> jax.ShapeDtypeStruct:
+    """The shape of a random key, for ``jax.eval_shape``: a real one would be a first computation."""
+    return jax.eval_shape(jax.random.key, 0)
+
+
 class Representation(struct.PyTreeNode):
     """What the hidden layers of one network said.
 

@@ -109,9 +109,9 @@ BAD = {
 
 @pytest.fixture(scope="module", autouse=True)
 def environments():
-    """gymnax's constructors compute small arrays of their own, which are compiled; once."""
+    """gymnax's constructors and spaces compute small arrays of their own, which are compiled; once."""
     for name in ("CartPole-v1", "Breakout-MinAtar", "Pendulum-v1"):
-        prx.make_env(name)
+        prx.make("ppo", name)
 
 
 @pytest.mark.parametrize(("call", "words"), BAD.values(), ids=BAD)

@@ -312,3 +312,13 @@ def test_the_first_minibatch_is_at_the_old_parameters():
         np.testing.assert_allclose(logged["approx_kl"], 0.0, atol=1e-6)
         assert logged["clip_fraction"] == 0.0
         assert logged["grad_norm"] > 0
+
+
+@pytest.mark.parametrize("size", [6, 2**14 + 3])
+def test_shuffles_are_orders_and_every_place_is_as_likely(size):
+    orders = np.asarray(loops.shuffles(jax.random.key(0), 3, size))
+    np.testing.assert_array_equal(np.sort(orders), np.broadcast_to(np.arange(size), orders.shape))
+    if size == 6:
+        many = np.asarray(loops.shuffles(jax.random.key(1), 6_000, size))
+        counts = np.stack([np.bincount(many[:, place], minlength=size) for place in range(size)])
+        np.testing.assert_allclose(counts, 1_000, atol=150)

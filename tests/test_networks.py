@@ -86,7 +86,7 @@ def test_separate_torsos_share_nothing():
 def test_a_shared_torso_is_one_torso():
     network, obs = actor_critic(shared_torso=True), jax.random.normal(KEY, (2, 4))
     params = network.init(KEY, obs)
-    assert set(params["params"]) == {"torso", "actor_head", "critic_head"}
+    assert set(params["params"]) == {"shared_torso", "actor_head", "critic_head"}
     output = network.apply(params, obs)
     np.testing.assert_array_equal(output.actor.features, output.critic.features)
 

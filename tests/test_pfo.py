@@ -136,11 +136,13 @@ IMAGE = {**SHORT, "conv_layers": [(2, 3, 2)]}
     [
         ("CartPole-v1", {}, {}),
         ("CartPole-v1", {}, {"feature_mode": "clip", "feature_clip": 0.0}),
-        ("CartPole-v1", {}, {"feature_layers": "all", "feature_distance": "cosine", "feature_networks": "both"}),
+        ("CartPole-v1", {}, {"feature_layers": "all"}),
+        ("CartPole-v1", {}, {"feature_distance": "cosine"}),
+        ("CartPole-v1", {}, {"feature_networks": "both"}),
         ("Breakout-MinAtar", IMAGE, {}),
         (Echo(), SHORT, {}),
     ],
-    ids=["mlp", "clip", "all-cosine-both", "cnn", "gaussian"],
+    ids=["mlp", "clip", "all", "cosine", "both", "cnn", "gaussian"],
 )
 def test_coefficient_zero_is_ppo_bit_for_bit(env, settings, variant):
     """All that PPO logs, and the trained state, of two seeds."""

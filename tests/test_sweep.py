@@ -324,7 +324,7 @@ class Stopped(Exception):
 
 
 def test_a_run_that_was_stopped_can_be_loaded_as_far_as_it_came(algorithm, dataset, tmp_path, monkeypatch):
-    """One update a chunk, saved each time, stopped at the seventh: six are there, the rest is NaN."""
+    """One update a chunk, saved each time, stopped at the seventh: what was done is there, the rest is NaN."""
     advance = sweep_module.Progress.advance
     calls = []
 
@@ -339,10 +339,10 @@ def test_a_run_that_was_stopped_can_be_loaded_as_far_as_it_came(algorithm, datas
     with pytest.raises(Stopped):
         run(algorithm, out=tmp_path / "x", checkpoint_seconds=1e-9)
     loaded = prx.load(tmp_path / "x")
-    np.testing.assert_array_equal(loaded["loss"][..., :6], dataset["loss"][..., :6])
+    np.testing.assert_array_equal(loaded["loss"][..., :7], dataset["loss"][..., :7])
     assert loaded.sizes["update"] == UPDATES
-    assert np.isnan(loaded["loss"][..., 6:]).all()
-    assert prx.load_state(tmp_path / "x", seed=5).update == 6
+    assert np.isnan(loaded["loss"][..., 7:]).all()
+    assert prx.load_state(tmp_path / "x", seed=5).update == 7
 
 
 def test_a_run_that_has_just_been_created_is_all_nan(algorithm, tmp_path, monkeypatch):

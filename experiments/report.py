@@ -1,0 +1,105 @@
+"""What the studies share: run arms over seeds, then a table, figures, and where they are."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from rich.console import Console
+from rich.table import Table
+
+import purejaxrl_ext as prx
+from purejaxrl_ext import plots, stats
+
+
+@dataclass(frozen=True)
+class Report:
+    """Settings that every study has."""
+
+    num_seeds: int = 8
+    """seeds of each arm"""
+    total_steps: int = 1_250_000
+    """environment steps of each run"""
+    out: Path | None = None
+    """where results go, a new directory; default: runs/study-1, -2, ..."""
+    center: Literal["mean", "iqm"] = "mean"
+    """over seeds, in the table and the figures"""
+    smooth: float | None = None
+    """weight of each update in the curves' moving average (1: none); default: over about a twentieth of the run"""
+    last: float = 0.1
+    """share of training, at its end, that the table is about"""
+
+
+def run_and_report(
+    arms: Mapping[str, prx.Algorithm], study: Report, title: str, table_of: Sequence[str], figure_of: Sequence[str]
+) -> None:
+    """Train every arm with every seed; print the table, save table and figures beside the results."""
+    for name, value in (("smooth", study.smooth), ("last", study.last)):
+        if value is not None and not 0.0 < value <= 1.0:
+            raise ValueError(f"{name}={value} is not allowed: it must be in (0, 1]")
+    began = time.perf_counter()
+    out = study.out or fresh_directory(Path("runs"))
+    print(f"{title}, {study.num_seeds} seeds, {study.total_steps:,} environment steps each, into {out}")
+    try:
+        dataset = prx.sweep(arms, num_seeds=study.num_seeds, total_steps=study.total_steps, out=out)
+    except KeyboardInterrupt:
+        print(f"\n{stopped(out)}", file=sys.stderr)
+        raise SystemExit(130) from None
+
+    table = stats.summary(dataset, table_of, last=study.last, center=study.center)
+    table.to_csv(out / "summary.csv")
+    smooth = study.smooth or min(1.0, 20.0 / dataset.sizes["update"])
+    figures = [out / "curves.png", out / "curves.pdf"]
+    figure = plots.curves(dataset, figure_of, center=study.center, smooth=smooth, path=figures[0])
+    figure.savefig(figures[1])
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(rich_table(table, table_of, title, study, dataset))
+    for arm in dataset["arm"].values:
+        lost = table.loc[(arm, table_of[0])]
+        if lost["num_diverged"]:
+            seeds = lost["diverged_seeds"]
+            print(f"{arm}: {lost['num_diverged']} of {study.num_seeds} runs diverged and are left out: seeds {seeds}")
+    print(f"figures: {figures[0]}, {figures[1]}")
+    print(f"table:   {out / 'summary.csv'}")
+    print(f"data:    {out}, read with purejaxrl_ext.load({str(out)!r})")
+    print(f"took {time.perf_counter() - began:.0f} s")
+
+
+def rich_table(table: pd.DataFrame, metrics: Sequence[str], title: str, study: Report, dataset: xr.Dataset) -> Table:
+    """One row per arm: estimate [low, high] of each metric."""
+    share = f"last {study.last:.0%} of {int(np.nanmax(dataset['env_step'])):,} steps"
+    center = {"mean": "mean", "iqm": "interquartile mean"}[study.center]
+    shown = Table(title=f"{title}, {share}: {center} over {study.num_seeds} seeds [95% bootstrap interval]")
+    shown.add_column("arm")
+    for metric in metrics:
+        shown.add_column(plots.label(metric), justify="right")
+    for arm in dataset["arm"].values:
+        shown.add_row(str(arm), *(cell_text(table.loc[(arm, metric)]) for metric in metrics))
+    return shown
+
+
+def cell_text(row: pd.Series) -> str:
+    if not np.isfinite(row["estimate"]):
+        return "none"
+    bounds = f"{row['low']:.4g}, {row['high']:.4g}" if np.isfinite(row["low"]) else "one seed"
+    return f"{row['estimate']:.4g} \\[{bounds}]"
+
+
+def stopped(out: Path) -> str:
+    """What to say after Ctrl-C."""
+    if not (out / "config.json").exists():
+        return "stopped before anything was saved"
+    return f"stopped: what was saved until then is in {out}; read it with purejaxrl_ext.load({str(out)!r})"
+
+
+def fresh_directory(parent: Path) -> Path:
+    """The first of study-1, study-2, ... that is not there."""
+    return next(p for i in itertools.count(1) if not (p := parent / f"study-{i}").exists())
