@@ -22,7 +22,6 @@ class DQNHparams(QHparams):
     """Q-learning's settings and those of the target network and of prioritised replay.
 
     Attributes:
-        huber_delta: 1, as in the paper, where the error is clipped.
         target_period: gradient updates between updates of the target network.
         tau: τ, its step towards the online network.
         priority_exponent: α of P(i) ∝ (|δ_i| + 1e-6)^α (Schaul et al. 2016, eq. 1).
@@ -30,7 +29,6 @@ class DQNHparams(QHparams):
         importance_anneal_steps: environment steps; 0: β is constant.
     """
 
-    huber_delta: Any = 1.0
     target_period: Any = 200.0
     tau: Any = 1.0
     priority_exponent: Any = 0.6

@@ -48,8 +48,8 @@ _PPO: dict[str, dict[str, Any]] = {
 }
 
 _DQN: dict[str, dict[str, Any]] = {
-    "CartPole-v1": {"learning_rate": 1e-3, "target_period": 200},
-    "Acrobot-v1": {"learning_rate": 1e-3, "target_period": 200},
+    "CartPole-v1": {"learning_rate": 1e-3, "target_period": 50, "epsilon_decay_steps": 250_000},
+    "Acrobot-v1": {"learning_rate": 1e-3, "target_period": 200, "huber_delta": 1.0},
     "Breakout-MinAtar": {
         "conv_layers": (),
         "hidden_sizes": (64, 64),
@@ -60,6 +60,7 @@ _DQN: dict[str, dict[str, Any]] = {
         "batch_size": 64,
         "learning_rate": 5e-4,
         "target_period": 500,
+        "huber_delta": 1.0,
         "epsilon_decay_steps": 250_000,
     },
 }

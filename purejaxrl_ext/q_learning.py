@@ -35,7 +35,9 @@ class QHparams(struct.PyTreeNode):
         gamma: discount γ.
         epsilon_start, epsilon_end: ε at the first step and from ``epsilon_decay_steps`` environment steps on, linear between.
         epsilon_decay_steps: see there; 0: ``epsilon_end`` throughout.
-        huber_delta: errors count squared up to here and linearly beyond; infinite: squared.
+        huber_delta: errors count squared up to here and linearly beyond; infinite: squared. 1 is the clipping of Mnih et
+            al. 2015, which suits rewards of that size: where values are near 100, as in CartPole, it fits their median, and
+            rare terminations go unseen (measured: greedy return 9 to 32, where the squared loss has 451 to 500).
         max_grad_norm: gradients are scaled down to this global norm; infinite: never.
         adam_b1, adam_b2, adam_eps: Adam's.
     """

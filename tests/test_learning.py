@@ -38,6 +38,16 @@ def test_ppo_and_pfo_learn_cartpole():
 @pytest.mark.parametrize("name", ["ppo", "pfo"])
 def test_tuned_settings_solve(name, env, total_steps, threshold):
     """The project's own settings: mean over five seeds of greedy evaluation, 128 episodes each."""
+    solves(name, env, total_steps, threshold)
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize(("env", "threshold"), [("CartPole-v1", 475.0), ("Acrobot-v1", -100.0)])
+def test_tuned_dqn_solves(env, threshold):
+    solves("dqn", env, 500_000, threshold)
+
+
+def solves(name, env, total_steps, threshold):
     algorithm = prx.make(name, env, preset="tuned", metrics_every=0)
     ds = prx.sweep(algorithm, num_seeds=5, total_steps=total_steps, progress=False, keep_states=True)
     assert np.isnan(ds["diverged_at"]).all()
