@@ -46,7 +46,7 @@ def test_compiled_loop_neither_copies_nor_selects_the_replay(variant, capacity):
     settings = {"updates_per_step": 3, "prefill_steps": 200, "batch_size": 16, "env_steps_per_update": 4}
     algorithm = tiny("dqn", replay_capacity=capacity, **settings | variant)
     runs = sweep.lay_out(algorithm, list(range(2 * jax.local_device_count())), {})
-    program = sweep.program(algorithm.functions, runs.axes, runs.devices, False)
+    program = sweep.program(algorithm.functions, runs.axes, runs.devices, 0)
     state = jax.eval_shape(program.init, runs.keys, runs.hparams)
     text = program.chunk.lower(state, runs.hparams, np.int32(1), np.int32(1)).compile().as_text()
     # Instructions whose result is as long as the ring.

@@ -368,3 +368,20 @@ def test_an_environment_of_ones_own_has_to_be_given_again(tmp_path, monkeypatch)
         run(tiny("ppo", Clock(time_limit=3)), out=tmp_path / "x")
     with pytest.raises(ValueError, match="env"):
         prx.load_state(tmp_path / "x", seed=5)
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_groups_of_runs_train_as_all_at_once(algorithm, monkeypatch, together):
+    """Runs of a device in groups, a swept setting among them: the same numbers, to the last bits' amplification."""
+    grid = {"learning_rate": [1e-3, 2e-3]}
+    settings = {"num_seeds": 4, "grid": grid, "total_steps": 10 * algorithm.steps_per_update, "progress": False}
+    widths = {}
+    for width in (0, together):
+        monkeypatch.setattr(sweep_module, "_together", lambda _, width=width: width)
+        widths[width] = prx.sweep(algorithm, keep_states=True, **settings)
+    for name in ("loss", "value", "actor_rank"):
+        np.testing.assert_allclose(widths[together][name], widths[0][name], atol=1e-4, rtol=1e-4, err_msg=name)
+    states = [prx.load_state(widths[w], seed=3, learning_rate=2e-3) for w in (0, together)]
+    assert int(states[0].update) == int(states[1].update) == 10
+    for a, b in zip(*(jax.tree.leaves(s.params) for s in states), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
