@@ -22,7 +22,7 @@ class Study(Report):
     """gymnax's name"""
     num_seeds: int = 4
     """seeds of each arm"""
-    total_steps: int = 500_000
+    total_steps: int = 1_000_000
     """environment steps of each run"""
     sticky_actions: float = 0.1
     """probability that the environment repeats the previous action"""
@@ -44,6 +44,8 @@ def main(study: Study) -> None:
         "conv_layers": (),
         "hidden_sizes": study.hidden_sizes,
         "metrics_every": study.metrics_every,
+        # The same exploration for all, whatever the length: the tuned schedules are made for other ones.
+        "epsilon_decay_steps": study.total_steps / 4,
     }
     dqn = shared | {"learning_rate": study.learning_rate, "replay_capacity": study.replay_capacity}
     arms = {
