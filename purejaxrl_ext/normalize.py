@@ -58,11 +58,10 @@ def scale_rewards(normalizer: Normalizer, reward: Array, done: Array, gamma: Arr
 
     The statistics take in R_t = r_t + γ (1 − done_{t−1}) R_{t−1} of these rewards first.
     """
-    backward = returns.discounted_sum
     # The same recursion, run forwards in time: reverse, and carry the last rollout's sum in at the front.
     began = jnp.concatenate([jnp.zeros_like(done[:1]), done[:-1]])[::-1]
     first = reward.at[0].add(gamma * normalizer.discounted_return)
-    running = backward(first[::-1], began, gamma)[::-1]
+    running = returns.discounted_sum(first[::-1], began, gamma)[::-1]
     stats = update(normalizer.reward, running)
     carried = jnp.where(done[-1], 0.0, running[-1])
     scaled = reward / jnp.sqrt(stats.variance + 1e-8)

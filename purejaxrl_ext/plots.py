@@ -37,7 +37,6 @@ LABELS = {
     "ratio_below": "mean ratio below 1 − ε",
     "feature_loss": "feature drift (squared)",
     "grad_norm": "gradient norm",
-    "learning_rate": "learning rate",
 }
 REPRESENTATION_LABELS = {
     "rank": "feature rank (PCA, 99%)",

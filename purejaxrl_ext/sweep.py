@@ -320,7 +320,7 @@ def _run_arm(
 
 def _save(arm: _Arm, path: Path | None, start: int, stop: int, state: State | None) -> None:
     """Write the results of updates ``start`` to ``stop``, and the state after them if there is one."""
-    if path is None or stop == 0:
+    if path is None or stop == start:
         return
     results.write_blocks(path, arm.index, arm.data, start, stop)
     results.write_diverged(path, arm.index, arm.diverged)
@@ -355,8 +355,8 @@ def _evaluate_runs(algorithm: Algorithm, runs: Runs, state: State, num_episodes:
 def _together(algorithm: Algorithm) -> int:
     """Runs that a CPU core vmaps at once: as many as its caches hold. Accelerators take all.
 
-    Measured on 2 cores: MinAtar runs (a minibatch's observations are large) are up to twice as fast one by one, CartPole
-    fastest at 4 and, without groups, a fifth slower per run at 32 than at 4.
+    Measured on 2 cores: MinAtar runs, whose minibatches are large, are 10 to 20% faster one by one; 64 DQN runs on CartPole
+    do 236k steps/s in groups of 8 and 199k all at once.
     """
     if jax.default_backend() != "cpu":
         return 0

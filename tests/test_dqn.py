@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import Clock, tiny
+from toys import Clock, equal_trees, tiny
 
 import purejaxrl_ext as prx
 
@@ -75,21 +75,17 @@ def test_one_row_is_many_updates():
     once, metrics = algorithm.step(start)
     assert int(once.update) == 1 and metrics["loss"].shape == ()
     # Updates 1 … 4 copy nothing; update 6, the second of the next row, copies the network as it is then.
-    chex_equal(once.target_params, start.params)
+    equal_trees(once.target_params, start.params)
     twice, _ = algorithm.step(once)
     assert not trees_equal(twice.target_params, start.params)
     assert not trees_equal(twice.target_params, twice.params)
     every = tiny("dqn", target_period=1)
     after, _ = every.step(every.init(jax.random.key(0)))
-    chex_equal(after.target_params, after.params)
+    equal_trees(after.target_params, after.params)
 
 
 def trees_equal(a: Any, b: Any) -> bool:
     return jax.tree.all(jax.tree.map(lambda x, y: bool(jnp.array_equal(x, y)), a, b))
-
-
-def chex_equal(a: Any, b: Any) -> None:
-    assert trees_equal(a, b)
 
 
 @dataclass(frozen=True)
@@ -171,9 +167,3 @@ def test_running_observation_statistics():
     after, _ = algorithm.step(state)
     assert float(after.normalizer.obs.count) == algorithm.steps_per_update
     assert dataclasses.asdict(algorithm.config)["normalize_observations"] == "running"
-
-
-def evaluated(algorithm: prx.Algorithm, total_steps: int, num_seeds: int = 5) -> np.ndarray:
-    ds = prx.sweep(algorithm, num_seeds=num_seeds, total_steps=total_steps, progress=False, keep_states=True)
-    states = [prx.load_state(ds, seed=s) for s in range(num_seeds)]
-    return np.array([prx.evaluate(algorithm, s, jax.random.key(1000), 128).mean() for s in states])
