@@ -30,6 +30,10 @@ class Report:
     """environment steps of each run"""
     out: Path | None = None
     """where results go, a new directory; default: runs/study-1, -2, ..."""
+    resume: bool = False
+    """go on with the run in --out from its last checkpoints, also to more seeds or steps; start it if there is none"""
+    checkpoint_seconds: float = 60.0
+    """between checkpoints"""
     center: Literal["mean", "iqm"] = "mean"
     """over seeds, in the table and the figures"""
     smooth: float | None = None
@@ -46,10 +50,20 @@ def run_and_report(
         if value is not None and not 0.0 < value <= 1.0:
             raise ValueError(f"{name}={value} is not allowed: it must be in (0, 1]")
     began = time.perf_counter()
+    if study.resume and study.out is None:
+        raise ValueError("resume=True needs --out, the directory of the run to go on with")
     out = study.out or fresh_directory(Path("runs"))
+    settings = {
+        "num_seeds": study.num_seeds,
+        "total_steps": study.total_steps,
+        "checkpoint_seconds": study.checkpoint_seconds,
+    }
     print(f"{title}, {study.num_seeds} seeds, {study.total_steps:,} environment steps each, into {out}")
     try:
-        dataset = prx.sweep(arms, num_seeds=study.num_seeds, total_steps=study.total_steps, out=out)
+        if study.resume and (out / "config.json").exists():
+            dataset = prx.resume(out, arms=arms, **settings)
+        else:
+            dataset = prx.sweep(arms, out=out, **settings)
     except KeyboardInterrupt:
         print(f"\n{stopped(out)}", file=sys.stderr)
         raise SystemExit(130) from None
@@ -97,7 +111,7 @@ def stopped(out: Path) -> str:
     """What to say after Ctrl-C."""
     if not (out / "config.json").exists():
         return "stopped before anything was saved"
-    return f"stopped: what was saved until then is in {out}; read it with purejaxrl_ext.load({str(out)!r})"
+    return f"stopped; what was saved until then is in {out}: go on with the same command and --resume"
 
 
 def fresh_directory(parent: Path) -> Path:

@@ -9,6 +9,6 @@ from purejaxrl_ext.envs import Box, Discrete, EnvStep, make_env
 from purejaxrl_ext.make import ALGORITHMS, make
 from purejaxrl_ext.policies import Categorical, Gaussian, TanhGaussian
 from purejaxrl_ext.results import load
-from purejaxrl_ext.sweep import load_state, sweep
+from purejaxrl_ext.sweep import load_state, resume, sweep
 from purejaxrl_ext.train import evaluate, train
 from purejaxrl_ext.types import Algorithm, Output, Representation, Rollout, Rule, State

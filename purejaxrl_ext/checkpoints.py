@@ -1,10 +1,17 @@
-"""Saved states: one orbax checkpoint of all of an arm's runs, and how to get one run's state out of it."""
+"""Saved states: orbax checkpoints of a wave's runs, and how to get one run's state out of them."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import shutil
+import warnings
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +22,6 @@ from purejaxrl_ext import results
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.make import make
 from purejaxrl_ext.types import Algorithm, State, abstract_key
-
-KEEP = 2  # checkpoints of an arm
 
 
 class States(NamedTuple):
@@ -29,21 +34,94 @@ class States(NamedTuple):
         return f"<trained states of {', '.join(self.states)}>"
 
 
-def _manager(path: Path, arm: str) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, create=True, enable_async_checkpointing=False)
-    where = (path / "checkpoints" / arm).absolute()
-    return ocp.CheckpointManager(where, item_handlers=ocp.StandardCheckpointHandler(), options=options)
+class Snapshot(NamedTuple):
+    """The runs of a wave after an update, on the host; what pads them to whole devices is left out.
 
-
-def save(path: Path, arm: str, update: int, state: State, num_runs: int) -> None:
-    """Save the states of an arm's runs after ``update`` updates, atomically; the last few are kept.
-
-    What was padded to whole devices is left out, so that the checkpoint fits any number of them.
+    Attributes:
+        state: ``[R, ...]``, its key as data.
+        diverged_at: ``[R]`` int32.
     """
-    host = jax.device_get(_key_data(state))
-    rows = jax.tree.map(lambda x: x[:num_runs], host.replace(update=())).replace(update=host.update)
-    with _manager(path, arm) as manager:
-        manager.save(update, args=ocp.args.StandardSave(rows))
+
+    state: State
+    diverged_at: np.ndarray
+
+
+class Checkpoints:
+    """The checkpoints of one wave of one arm: written in the background, atomically; the last ``keep`` stay.
+
+    Each process keeps its own waves' and waits for no other.
+    """
+
+    def __init__(self, path: Path, arm: str, wave: str, keep: int = 2):
+        where = (path / "checkpoints" / arm / wave).absolute()
+        where.mkdir(parents=True, exist_ok=True)
+        alone = ocp.options.MultiprocessingOptions()
+        if jax.process_count() > 1:
+            index = jax.process_index()
+            alone = ocp.options.MultiprocessingOptions(index, {index}, f"process{index}")
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False, multiprocessing_options=alone)
+        handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+        self.where = where
+        self.manager = ocp.CheckpointManager(where, item_handlers=handler, options=options)
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.manager.close()
+
+    def latest(self) -> int | None:
+        """Updates done in the newest checkpoint; None: there is none."""
+        return self.manager.latest_step()
+
+    def save(self, update: int, state: State, diverged_at: Any, num_runs: int) -> None:
+        """Save after ``update`` updates. Returns once it has its own copy; ``state`` may then be donated."""
+        state = state.replace(key=jax.random.key_data(state.key))
+        rows = jax.tree.map(lambda x: np.array(x)[:num_runs], state.replace(update=()))
+        snapshot = Snapshot(rows.replace(update=np.array(state.update)), np.array(diverged_at)[:num_runs])
+        self.manager.save(update, args=ocp.args.StandardSave(snapshot._asdict()))
+
+    def wait(self) -> None:
+        """Until what is being written is on disk; raises what went wrong there."""
+        self.manager.wait_until_finished()
+
+    def restore(self, one: State, num_runs: int) -> tuple[int, Snapshot] | None:
+        """The newest checkpoint that can be read, and its number of updates; a damaged one is removed, with a warning.
+
+        Args:
+            one: shapes of one run's State, its key as data.
+            num_runs: R.
+        """
+        shapes = jax.tree.map(lambda x: np.empty((num_runs, *x.shape), x.dtype), one.replace(update=()))
+        target = Snapshot(shapes.replace(update=np.zeros((), np.int32)), np.zeros(num_runs, np.int32))
+        for update in sorted(self.manager.all_steps(), reverse=True):
+            try:
+                found = self.manager.restore(update, args=ocp.args.StandardRestore(target._asdict()))
+                if found["state"].update != update:
+                    raise ValueError(f"it holds update {found['state'].update}")
+                return update, Snapshot(**found)
+            except Exception as error:
+                reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+                warnings.warn(
+                    f"the checkpoint {self.where / str(update)} is damaged ({reason}): the one before it is used",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+                shutil.rmtree(self.where / str(update), ignore_errors=True)
+                self.manager.reload()
+        return None
+
+
+def one_run(algorithm: Algorithm) -> State:
+    """Shapes of one run's State, its key as data; nothing is computed."""
+
+    def init(key: jax.Array) -> State:
+        state = algorithm.init(key)
+        return state.replace(key=jax.random.key_data(state.key))
+
+    return jax.eval_shape(init, abstract_key())
 
 
 def load_state(
@@ -53,33 +131,30 @@ def load_state(
     if isinstance(source, xr.Dataset) and "states" in source.attrs:
         kept: States = source.attrs["states"]
         arm = _pick_arm(list(kept.states), arm)
-        run = _run_index(source, seed, cell)
-        return _take(kept.states[arm], run)
+        names, index, shape = _run_index(source, seed, cell)
+        return take(kept.states[arm], int(np.ravel_multi_index(index, shape)))
     path = Path(source.attrs.get("path", "") if isinstance(source, xr.Dataset) else source)
     check(path != Path(), "source", "dataset", "one of a sweep with out=... or keep_states=True")
     config = results.read_config(path)
-    dataset = results.load(path)
     arm = _pick_arm(list(config["arms"]), arm)
-    run = _run_index(dataset, seed, cell)
+    names, index, shape = _run_index(results.load(path), seed, cell)
     algorithm = algorithm or remake(config["arms"][arm]["settings"])
-    with _manager(path, arm) as manager:
-        step = manager.latest_step()
-        check(step is not None, "source", str(path), f"a run that has saved a state of arm {arm!r}; it has not yet")
-        num_runs = int(np.prod([dataset.sizes[d] for d in (*config["grid"], "seed")]))
-        one = jax.eval_shape(lambda key: _key_data(algorithm.init(key)), abstract_key())
-        shapes = jax.tree.map(lambda x: np.empty((num_runs, *x.shape), x.dtype), one).replace(
-            update=np.zeros((), np.int32)
-        )
-        state = manager.restore(step, args=ocp.args.StandardRestore(shapes))
-    state = state.replace(key=jax.random.wrap_key_data(jnp.asarray(state.key)))
-    return _take(state, run)
+    place = config["slots"].index(seed)
+    start, stop, width = next(w for w in config["waves"][arm] if w[0] <= place < w[1])
+    shape = tuple(width if name == "seed" else size for name, size in zip(names, shape, strict=True))
+    index = tuple(place - start if name == "seed" else i for name, i in zip(names, index, strict=True))
+    with Checkpoints(path, arm, f"{start}-{stop}") as saved:
+        found = saved.restore(one_run(algorithm), int(np.prod(shape)))
+    check(found is not None, "source", str(path), f"a run that has saved a state of arm {arm!r}; it has not yet")
+    assert found is not None
+    state = found[1].state
+    return take(
+        state.replace(key=jax.random.wrap_key_data(jnp.asarray(state.key))), int(np.ravel_multi_index(index, shape))
+    )
 
 
-def _key_data(state: State) -> State:
-    return state.replace(key=jax.random.key_data(state.key))
-
-
-def _take(state: State, run: int) -> State:
+def take(state: State, run: int) -> State:
+    """One run of ``[R, ...]``."""
     update = state.update
     picked = jax.tree.map(lambda x: jnp.asarray(x[run]), state.replace(update=()))
     return picked.replace(update=jnp.asarray(update))
@@ -92,34 +167,80 @@ def _pick_arm(arms: list[str], arm: str | None) -> str:
     return str(arm)
 
 
-def _run_index(dataset: xr.Dataset, seed: int, cell: dict[str, float]) -> int:
-    names = [d for d in dataset["diverged_at"].dims if d != "arm"]
+def _run_index(dataset: xr.Dataset, seed: int, cell: dict[str, float]) -> tuple[list[str], tuple, tuple]:
+    """The dimensions of a run, its index along each, and their sizes."""
+    names = [str(d) for d in dataset["diverged_at"].dims if d != "arm"]
     wanted = {"seed": seed} | cell
     check(set(wanted) == set(names), "cell", sorted(cell), f"a value for each of {[n for n in names if n != 'seed']}")
     index = []
     for name in names:
         values = dataset[name].values
-        close = np.flatnonzero(np.isclose(values, wanted[str(name)], rtol=1e-6, atol=0.0))
-        check(len(close) == 1, str(name), wanted[str(name)], f"one of {values.tolist()}")
+        close = np.flatnonzero(np.isclose(values, wanted[name], rtol=1e-6, atol=0.0))
+        check(len(close) == 1, name, wanted[name], f"one of {values.tolist()}")
         index.append(int(close[0]))
-    return int(np.ravel_multi_index(index, [dataset.sizes[n] for n in names]))
+    return names, tuple(index), tuple(dataset.sizes[n] for n in names)
 
 
 def plain(value: Any) -> Any:
-    """A setting as JSON; an object (a custom environment or network) as its description."""
+    """A setting as JSON. An object is stored by its import path and its fields; if that cannot bring it back, described.
+
+    A frozen dataclass or a flax module at the top of a module comes back so, and a function.
+    """
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     if isinstance(value, dict):
         return {k: plain(v) for k, v in value.items()}
-    if hasattr(value, "item"):
-        return value.item()
+    if isinstance(value, np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0:
+        return np.asarray(value).item()
+    stored = _by_import_path(value)
+    try:
+        if stored is not None and restored(stored) == value:
+            return stored
+    except Exception:
+        pass  # then it is an object that only its maker can bring back
     return {"object": repr(value)}
+
+
+def _by_import_path(value: Any) -> dict[str, Any] | None:
+    named: Any = value if inspect.isroutine(value) or inspect.isclass(value) else type(value)
+    if getattr(named, "__module__", "__main__") == "__main__" or "<" in getattr(named, "__qualname__", "<"):
+        return None
+    found = {"import": f"{named.__module__}:{named.__qualname__}"}
+    if named is value:
+        return found
+    if not is_dataclass(value):
+        return None
+    inner = {f.name: getattr(value, f.name) for f in fields(value) if f.init}
+    if isinstance(value, nn.Module):
+        inner = {k: v for k, v in inner.items() if k not in ("parent", "name")}  # flax's own bookkeeping
+    inner = {k: plain(v) for k, v in inner.items()}
+    return found | {"fields": inner}
+
+
+def restored(stored: Any) -> Any:
+    """What :func:`plain` stored; lists are tuples again, since a dataclass that can be hashed has no list."""
+    if isinstance(stored, list):
+        return tuple(restored(v) for v in stored)
+    if not isinstance(stored, dict):
+        return stored
+    if "import" not in stored:
+        return {k: restored(v) for k, v in stored.items()}
+    module, _, name = stored["import"].partition(":")
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found(**{k: restored(v) for k, v in stored["fields"].items()}) if "fields" in stored else found
 
 
 def remake(settings: dict[str, Any]) -> Algorithm:
     """The algorithm that a run's stored settings stand for."""
     custom = [k for k, v in settings.items() if isinstance(v, dict) and "object" in v]
-    check(not custom, "algorithm", None, f"given for an arm whose {' and '.join(custom)} is an object of your own")
-    return make(**settings)
+    check(
+        not custom,
+        "arms",
+        None,
+        f"the arms themselves (or algorithm=): the {' and '.join(custom)} of one is an object that cannot be imported again",
+    )
+    return make(**{k: restored(v) for k, v in settings.items()})

@@ -21,7 +21,7 @@ class Progress:
 
     Args:
         shown: False shows nothing but warnings.
-        totals: environment steps of each run, by arm.
+        totals: environment steps by arm: of each run, times the waves one after another.
     """
 
     def __init__(self, shown: bool, totals: dict[str, int]):
@@ -31,6 +31,7 @@ class Progress:
         self.bar: Bar | None = None
         self.began = self.printed = time.perf_counter()
         self.rate = 0.0
+        self.done = dict.fromkeys(totals, 0)
         self.tasks: dict[str, Any] = {}
         if shown and self.console.is_terminal:
             self.bar = Bar(
@@ -55,10 +56,15 @@ class Progress:
             self.bar.stop()
 
     def advance(self, arm: str, steps: int, gained: int, returns: np.ndarray) -> None:
-        """``steps`` of each run are done, ``gained`` over all runs since the last call; returns ``[..., updates]``."""
+        """``steps`` more of each run are done, ``gained`` over all runs together; returns ``[..., updates]``.
+
+        ``gained`` is 0 for what was done before this process.
+        """
         now = time.perf_counter()
         self.rate = gained / max(now - self.began, 1e-9)
         self.began = now
+        self.done[arm] += steps
+        steps = self.done[arm]
         finite = returns[np.isfinite(returns)]
         value = f"{finite.mean():.4g}" if finite.size else "-"
         total = self.totals[arm]

@@ -1,16 +1,21 @@
 """Results of a sweep: an ``xarray.Dataset`` in memory, and the same on disk as Zarr.
 
 A run's directory holds ``config.json`` (all it takes to run it again), ``results.zarr``, ``timing.json`` and ``checkpoints/``.
-The store is allocated once, full of NaN, and written block by block of updates: every write is of whole Zarr chunks, so
-writing a block again after a crash writes the same thing, and writers of different blocks cannot lose each other's cells.
+The store is allocated once, full of NaN, and written block by block of updates, atomically, so that writing a block again
+after a crash writes the same thing. A Zarr chunk is a block of updates of a block of seeds of one arm: as long as one process
+alone writes a block of seeds, none loses another's cells.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
+import uuid
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +26,8 @@ import xarray as xr
 import zarr
 
 BLOCK = 64  # updates per Zarr chunk
-FORMAT = 1
+FORMAT = 2
+PADDING = -1  # the seed of a place on the store's seed axis that holds none
 PACKAGES = ("purejaxrl_ext", "jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "brax", "numpy", "xarray", "zarr")
 
 
@@ -36,36 +42,67 @@ def dims(grid: dict[str, list]) -> tuple[str, ...]:
     return ("arm", *grid, "seed", "update")
 
 
-def allocate(path: Path, dataset: xr.Dataset, metrics: list[str], grid: dict[str, list]) -> None:
-    """Write the store's coordinates and declare its variables, all NaN and so far without a chunk on disk."""
-    with warnings.catch_warnings():
-        # Zarr has no settled type for strings yet; the arms' names are also in config.json.
-        warnings.simplefilter("ignore", zarr.errors.UnstableSpecificationWarning)
-        dataset.to_zarr(path / "results.zarr", mode="w-", consolidated=False)
-    group = _open(path)
+def allocate(path: Path, dataset: xr.Dataset, metrics: list[str], grid: dict[str, list], seed_block: int) -> None:
+    """Make the store hold the coordinates of ``dataset`` and the metrics: what is missing is made, all NaN, or grows.
+
+    Doing it again changes nothing, so it may be cut short at any moment.
+
+    Args:
+        path: the run's directory.
+        dataset: its coordinates; ``seed`` may hold PADDING.
+        metrics: names.
+        grid: swept settings.
+        seed_block: seeds per Zarr chunk.
+    """
+    group: Any = zarr.open_group(str(path / "results.zarr"), mode="a")
     names = dims(grid)
     shape = tuple(dataset.sizes[name] for name in names)
-    chunks = (1, *shape[1:-1], BLOCK)
-    for metric in metrics:
-        group.create_array(
-            metric, shape=shape, chunks=chunks, dtype="float32", fill_value=np.nan, dimension_names=names
-        )
-    group.create_array(
-        "diverged_at",
-        shape=shape[:-1],
-        chunks=(1, *shape[1:-1]),
-        dtype="float32",
-        fill_value=np.nan,
-        dimension_names=names[:-1],
-    )
+    for metric in [*metrics, "diverged_at"]:
+        number = len(names) - (metric == "diverged_at")
+        if metric not in group:
+            group.create_array(
+                metric,
+                shape=shape[:number],
+                chunks=(1, *shape[1:-2], seed_block, BLOCK)[:number],
+                dtype="float32",
+                fill_value=np.nan,
+                dimension_names=names[:number],
+            )
+        elif group[metric].shape != shape[:number]:
+            group[metric].resize(shape[:number])
+    group.attrs["coordinates"] = "env_step"
+    for name, variable in dataset.coords.items():
+        if name in group and _same(np.asarray(group[str(name)][:]), variable.values):
+            continue
+        with warnings.catch_warnings():
+            # Zarr has no settled type for strings yet; the arms' names are also in config.json.
+            warnings.simplefilter("ignore", zarr.errors.UnstableSpecificationWarning)
+            group.create_array(
+                str(name), data=variable.values, dimension_names=tuple(map(str, variable.dims)), overwrite=True
+            )
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
 
 
 def _open(path: Path) -> Any:
     return zarr.open_group(str(path / "results.zarr"), mode="r+")
 
 
-def write_blocks(path: Path, arm: int, metrics: dict[str, np.ndarray], start: int, stop: int) -> None:
-    """Write the whole blocks that hold updates ``start`` to ``stop`` of one arm; arrays ``[*grid, seed, update]``."""
+def write_blocks(
+    path: Path, arm: int, slots: slice, metrics: dict[str, np.ndarray], diverged_at: np.ndarray, start: int, stop: int
+) -> None:
+    """Write the whole blocks that hold updates ``start`` to ``stop`` of one arm's ``slots``, and when runs diverged.
+
+    Args:
+        path: the run's directory.
+        arm: its index.
+        slots: which places on the seed axis.
+        metrics: ``[*grid, slot, update]`` by name.
+        diverged_at: ``[*grid, slot]``, NaN where a run did not.
+        start, stop: updates.
+    """
     group = _open(path)
     first = start // BLOCK * BLOCK
     for name, values in metrics.items():
@@ -73,12 +110,14 @@ def write_blocks(path: Path, arm: int, metrics: dict[str, np.ndarray], start: in
         block = np.full((*values.shape[:-1], last - first), np.nan, np.float32)
         known = values[..., first : min(last, stop)]
         block[..., : known.shape[-1]] = known
-        group[name][arm, ..., first:last] = block
+        group[name][arm, ..., slots, first:last] = block
+    group["diverged_at"][arm, ..., slots] = diverged_at
 
 
-def write_diverged(path: Path, arm: int, diverged_at: np.ndarray) -> None:
-    """Write when each run of an arm became non-finite, ``[*grid, seed]``, NaN if it did not."""
-    _open(path)["diverged_at"][arm] = diverged_at
+def read_rows(path: Path, arm: int, slots: slice, metrics: list[str], stop: int) -> dict[str, np.ndarray]:
+    """What the store holds of one arm's ``slots`` up to update ``stop``: ``[*grid, slot, stop]`` by name."""
+    group = _open(path)
+    return {name: np.asarray(group[name][arm, ..., slots, :stop]) for name in metrics}
 
 
 def load(path: str | Path) -> xr.Dataset:
@@ -89,8 +128,14 @@ def load(path: str | Path) -> xr.Dataset:
         ValueError: the store is of another format version.
     """
     config = read_config(path)
-    dataset = xr.open_zarr(Path(path) / "results.zarr", consolidated=False, chunks=None).load()
-    return dataset.assign_attrs(path=str(path), total_steps=config["total_steps"])
+    attrs = {"path": str(path), "total_steps": config["total_steps"]}
+    store = Path(path) / "results.zarr"
+    try:
+        dataset = xr.open_zarr(store, consolidated=False, chunks=None)
+    except (FileNotFoundError, KeyError) as error:
+        raise FileNotFoundError(f"path={str(path)!r} has no results yet: the run is being made") from error
+    dataset = dataset.isel(seed=np.flatnonzero(dataset["seed"].values != PADDING))
+    return dataset[sorted(dataset.data_vars, key=str)].load().assign_attrs(attrs)
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -104,6 +149,28 @@ def read_config(path: str | Path) -> dict[str, Any]:
             f"{file} has format={config.get('format')!r}; this version of purejaxrl_ext reads format {FORMAT}"
         )
     return config
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write a file at once: whoever reads it finds the old content or the new."""
+    part = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
+    part.write_text(json.dumps(content, indent=1))
+    os.replace(part, file)
+
+
+@contextmanager
+def clear_disk_errors(path: Path, doing: str) -> Iterator[None]:
+    """An ``OSError`` (a full disk, a directory that can't be written) that says what it hit and how to go on."""
+    try:
+        yield
+    except BlockingIOError:
+        raise  # a lock says by itself who holds it
+    except OSError as error:
+        raise type(error)(
+            error.errno,
+            f"{error.strerror or error} while {doing}. What was saved before is untouched; once the cause is gone, "
+            f"go on with prx.resume({str(path)!r})",
+        ) from error
 
 
 def provenance() -> dict[str, Any]:

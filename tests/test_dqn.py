@@ -1,7 +1,6 @@
 """DQN's loop: what the replay holds, what the compiled program does with it, and what it learns."""
 
 import dataclasses
-import importlib
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from toys import Clock, equal_trees, tiny
 
 import purejaxrl_ext as prx
+from purejaxrl_ext import program
 
 VARIANTS: tuple[dict[str, Any], ...] = ({}, {"double": True, "dueling": True, "n_step": 2, "prioritized": True})
 
@@ -42,13 +42,10 @@ def test_replay_keeps_minatar_as_bool():
 @pytest.mark.parametrize("capacity", [1112, 1117], ids=["aligned", "wrapping"])
 def test_compiled_loop_neither_copies_nor_selects_the_replay(variant, capacity):
     """An index batched by vmap, or a cond over the ring, shows as a copy, a select or a whole-ring scatter of another shape."""
-    sweep = importlib.import_module("purejaxrl_ext.sweep")
     settings = {"updates_per_step": 3, "prefill_steps": 200, "batch_size": 16, "env_steps_per_update": 4}
     algorithm = tiny("dqn", replay_capacity=capacity, **settings | variant)
-    runs = sweep.lay_out(algorithm, list(range(2 * jax.local_device_count())), {})
-    program = sweep.program(algorithm.functions, runs.axes, runs.devices, 0)
-    state = jax.eval_shape(program.init, runs.keys, runs.hparams)
-    text = program.chunk.lower(state, runs.hparams, np.int32(1), np.int32(1)).compile().as_text()
+    runs = program.lay_out(algorithm, list(range(2 * jax.local_device_count())), {})
+    text = program.program(algorithm.functions, runs.axes, runs.devices, 0, len(runs.keys)).chunk.as_text()
     # Instructions whose result is as long as the ring.
     of_ring = re.findall(rf"= \w+\[(?:\d+,)*{capacity}(?:,\d+)*\]\S* ([\w-]+)\(", text)
     assert "get-tuple-element" in of_ring

@@ -10,6 +10,7 @@ import purejaxrl_ext as prx
 from purejaxrl_ext import results
 
 UPDATES = 150
+ALL = slice(0, 3)
 
 
 @pytest.fixture
@@ -17,9 +18,13 @@ def store(tmp_path):
     """A store of two arms, two values of a setting, three seeds."""
     grid = {"gamma": [0.9, 0.99]}
     dataset = results.blank(["a", "b"], grid, [0, 1, 2], np.ones((2, UPDATES)))
-    results.allocate(tmp_path, dataset, ["loss"], grid)
+    results.allocate(tmp_path, dataset, ["loss"], grid, seed_block=3)
     (tmp_path / "config.json").write_text(json.dumps({"format": results.FORMAT, "total_steps": 5}))
     return tmp_path
+
+
+def write(store, arm, start, stop):
+    results.write_blocks(store, arm, ALL, {"loss": values(arm)}, np.full((2, 3), np.nan), start, stop)
 
 
 def values(arm):
@@ -29,16 +34,15 @@ def values(arm):
 def test_blocks_written_one_after_another_are_the_whole(store):
     for start, stop in ((0, 1), (1, 17), (17, 64), (64, 100), (100, UPDATES)):
         for arm in (1, 0):
-            results.write_blocks(store, arm, {"loss": values(arm)}, start, stop)
+            write(store, arm, start, stop)
             got = prx.load(store)["loss"][arm]
             np.testing.assert_array_equal(got[..., :stop], values(arm)[..., :stop])
             assert np.isnan(got[..., stop:]).all()
 
 
 def test_writing_again_after_a_crash_writes_the_same(store):
-    results.write_blocks(store, 0, {"loss": values(0)}, 0, 100)
-    results.write_blocks(store, 0, {"loss": values(0)}, 64, 80)
-    results.write_blocks(store, 0, {"loss": values(0)}, 64, 100)
+    for start, stop in ((0, 100), (64, 80), (64, 100)):
+        write(store, 0, start, stop)
     np.testing.assert_array_equal(prx.load(store)["loss"][0][..., :100], values(0)[..., :100])
 
 

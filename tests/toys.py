@@ -105,9 +105,15 @@ class Echo:
 
 @dataclass(frozen=True)
 class Poison:
-    """Never ends; a first state drawn below ``share`` gives NaN rewards, so a run is poisoned by its seed alone."""
+    """Never ends; a first state drawn below ``share`` gives NaN rewards, so a run is poisoned by its seed alone.
+
+    Attributes:
+        share: of the states that are poisoned.
+        after: steps before the poison acts.
+    """
 
     share: float = 0.2
+    after: int = 0
     name: str = "poison"
     observation_shape: tuple[int, ...] = (1,)
     action_space: Any = TWO
@@ -115,11 +121,12 @@ class Poison:
 
     def reset(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         drawn = jax.random.uniform(key, (1,))
-        return drawn, drawn
+        return jnp.stack([drawn[0], 0.0]), drawn
 
     def step(self, key: jax.Array, env_state: jax.Array, action: jax.Array) -> prx.EnvStep:
-        reward = jnp.where(env_state[0] < self.share, jnp.nan, action.astype(jnp.float32))
-        return prx.EnvStep(env_state, env_state, reward, jnp.zeros((), bool))
+        bad = (env_state[0] < self.share) & (env_state[1] >= self.after)
+        reward = jnp.where(bad, jnp.nan, action.astype(jnp.float32))
+        return prx.EnvStep(env_state + jnp.array([0.0, 1.0]), env_state[:1], reward, jnp.zeros((), bool))
 
 
 def equal_trees(a: Any, b: Any) -> None:

@@ -1,0 +1,460 @@
+"""Runs that are stopped in every way go on, and end bit for bit as one that was never stopped."""
+
+import errno
+import importlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import kill
+import numpy as np
+import pytest
+from toys import Clock, Poison, equal_trees, tiny
+
+import purejaxrl_ext as prx
+from purejaxrl_ext import checkpoints, locks, program, results
+
+run_module = importlib.import_module("purejaxrl_ext.run")
+UPDATES, PER_UPDATE = 14, 16
+SEEDS = [7, 3, 5]
+SETTINGS = {"seeds": SEEDS, "total_steps": UPDATES * PER_UPDATE, "progress": False, "wave_size": 2}
+EVERY_UPDATE = {"checkpoint_seconds": 1e-9, "progress": False}
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def arms():
+    return {"ppo": tiny("ppo"), "dqn": tiny("dqn", updates_per_step=8)}
+
+
+@pytest.fixture(scope="module")
+def whole(arms, tmp_path_factory):
+    """A run that nothing stopped."""
+    path = tmp_path_factory.mktemp("whole") / "x"
+    return path, prx.sweep(arms, out=path, **SETTINGS)
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """``stop_after(n)``: an exception after so many chunks, of one update each."""
+
+    monkeypatch.setattr(run_module, "CHUNK_SECONDS", 0.0)
+    return lambda chunks: stop_at(monkeypatch, chunks)
+
+
+def stop_at(patch, chunks):
+    """Raise after so many chunks; what it returns takes that back."""
+    took = []
+    take = run_module.WaveRun._take
+
+    def stop(self, *args):
+        if len(took) == chunks:
+            raise StoppedError
+        took.append(take(self, *args))
+
+    patch.setattr(run_module.WaveRun, "_take", stop)
+    return lambda: patch.setattr(run_module.WaveRun, "_take", take)
+
+
+@pytest.fixture(scope="module")
+def stopped_once(arms, tmp_path_factory):
+    path = tmp_path_factory.mktemp("stopped") / "x"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "CHUNK_SECONDS", 0.0)
+        stop_at(patch, 3 * UPDATES + 9)
+        with pytest.raises(StoppedError):
+            prx.sweep(arms, out=path, **SETTINGS | EVERY_UPDATE)
+    return path
+
+
+@pytest.fixture
+def stopped(stopped_once, tmp_path):
+    """A run that was stopped in the second arm's second wave."""
+    return shutil.copytree(stopped_once, tmp_path / "x")
+
+
+def same(a, b, updates=None):
+    assert set(a.data_vars) == set(b.data_vars)
+    for name in a.data_vars:
+        x, y = a[name], b[name]
+        if updates is not None and "update" in x.dims:
+            x, y = x[..., :updates], y[..., :updates]
+        np.testing.assert_array_equal(x, y, err_msg=name)
+
+
+def same_states(a, b, dataset):
+    for arm in dataset["arm"].values:
+        for seed in dataset["seed"].values:
+            equal_trees(*(prx.load_state(path, arm=arm, seed=int(seed)) for path in (a, b)))
+
+
+def newest(path):
+    """The newest checkpoint's directory."""
+    found = [p for p in path.glob("checkpoints/*/*/*") if p.name.isdigit()]
+    return max(found, key=lambda p: (p.parent.parent.name == "dqn", p.parent.name, int(p.name)))
+
+
+# --- killed, stopped, damaged ------------------------------------------------------------------------------------------
+
+
+def lives(path, arms, rng, timeout=300.0):
+    """Start the run again and again, killing it a moment after it has saved a few more updates. Returns how often."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(Path(kill.__file__)), str(path), *arms]
+    began = time.monotonic()
+    for life in range(100):
+        log = path.with_suffix(f".{life}")
+        with log.open("w") as stderr:
+            process = subprocess.Popen(command, stderr=stderr, env=environment)
+            more, before = rng.randint(4, 30), len(list(path.glob("checkpoints/*/*/*")))
+            moment = rng.uniform(0.0, 0.4)
+            seen: set = set(path.glob("checkpoints/*/*/*"))
+            while process.poll() is None and time.monotonic() < began + timeout:
+                seen |= set(path.glob("checkpoints/*/*/*"))
+                if len(seen) > before + more:
+                    time.sleep(moment)
+                    process.kill()
+                    break
+                time.sleep(0.002)
+            process.wait(10)
+        if process.returncode == 0:
+            return life
+        assert process.returncode == -signal.SIGKILL, log.read_text()
+    raise AssertionError("it never ended")
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_killed_at_random_moments_many_times(tmp_path, seed):
+    """SIGKILL while PPO, PFO and DQN train, save and write; each time it goes on."""
+    kill.main(tmp_path / "whole")
+    killed = lives(tmp_path / "x", [], random.Random(seed))
+    assert killed >= 3
+    a, b = (prx.load(tmp_path / name) for name in ("whole", "x"))
+    same(a, b)
+    same_states(tmp_path / "whole", tmp_path / "x", a)
+
+
+def test_stopped_by_an_error(whole, stopped):
+    same(prx.resume(stopped, progress=False), whole[1])
+    same_states(stopped, whole[0], whole[1])
+
+
+def test_what_is_done_is_not_done_again(whole, stopped, monkeypatch):
+    took = []
+    take = run_module.WaveRun._take
+    monkeypatch.setattr(run_module.WaveRun, "_take", lambda self, rows, *a: (took.append(rows), take(self, rows, *a)))
+    prx.resume(stopped, progress=False)
+    assert sum(rows["loss"].shape[-1] for rows in took) == UPDATES - 9
+
+
+def test_a_finished_run_is_only_read(whole, monkeypatch, compilations):
+    path, dataset = whole
+    monkeypatch.setattr(run_module, "compiled", None)
+    same(prx.resume(path), dataset)
+    assert not compilations
+
+
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "metadata", "another's"])
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(whole, stopped, damage):
+    last = newest(stopped)
+    if damage == "truncated":
+        files = sorted((p for p in last.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+        files[-1].write_bytes(files[-1].read_bytes()[: files[-1].stat().st_size // 2])
+    elif damage == "emptied":
+        for file in last.rglob("*"):
+            if file.is_file():
+                file.write_bytes(b"")
+    elif damage == "metadata":
+        for file in last.rglob("*METADATA*"):
+            file.unlink()
+        for file in last.rglob("manifest*"):
+            file.unlink()
+    else:
+        one_before = last.with_name(str(int(last.name) - 1))
+        shutil.rmtree(last)
+        shutil.copytree(one_before, last)
+    with pytest.warns(RuntimeWarning, match="damaged.*the one before"):
+        again = prx.resume(stopped, progress=False)
+    same(again, whole[1])
+
+
+def test_a_checkpoint_that_was_never_finished_is_no_checkpoint(whole, stopped):
+    last = newest(stopped)
+    last.rename(last.with_name(f"{last.name}.orbax-checkpoint-tmp"))
+    same(prx.resume(stopped, progress=False), whole[1])
+
+
+def test_before_the_first_checkpoint_it_starts_again(whole, stopped):
+    shutil.rmtree(stopped / "checkpoints")
+    same(prx.resume(stopped, progress=False), whole[1])
+
+
+@pytest.mark.parametrize("left", ["nothing", "part of the store", "no store"])
+def test_stopped_while_it_was_being_made(arms, whole, stop_after, tmp_path, left):
+    path = tmp_path / "x"
+    if left == "nothing":
+        path.mkdir()
+        (path / "config.json.0123.partial").write_text("{")
+        same(prx.sweep(arms, out=path, **SETTINGS), whole[1])
+        return
+    go_on = stop_after(0)
+    with pytest.raises(StoppedError):
+        prx.sweep(arms, out=path, **SETTINGS)
+    go_on()
+    for name in ("loss", "update", "arm") if left == "part of the store" else ("",):
+        shutil.rmtree(path / "results.zarr" / name)
+    same(prx.resume(path, progress=False), whole[1])
+
+
+def test_ctrl_c_saves_says_how_to_go_on_and_goes_on(whole, tmp_path):
+    """SIGINT between the arms' updates; a second is not needed."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(Path(kill.__file__)), str(tmp_path / "x"), "ppo"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    while not list((tmp_path / "x").glob("checkpoints/*/*/[0-9]*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode in (1, -signal.SIGINT, 130)
+    assert f"go on with prx.resume({str(tmp_path / 'x')!r})" in said
+    kill.main(tmp_path / "x", "ppo")
+    kill.main(tmp_path / "whole", "ppo")
+    same(prx.load(tmp_path / "x"), prx.load(tmp_path / "whole"))
+
+
+def test_a_full_disk_loses_nothing(arms, whole, tmp_path, monkeypatch):
+    write, calls = results.write_blocks, []
+
+    def full(*args):
+        calls.append(args)
+        if len(calls) > 30:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(*args)
+
+    monkeypatch.setattr(run_module, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(results, "write_blocks", full)
+    with pytest.raises(OSError, match=r"No space left.*saving update .*prx\.resume"):
+        prx.sweep(arms, out=tmp_path / "x", **SETTINGS | EVERY_UPDATE)
+    monkeypatch.setattr(results, "write_blocks", write)
+    same(prx.resume(tmp_path / "x", progress=False), whole[1])
+
+
+def test_a_directory_that_cannot_be_written(arms, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        prx.sweep(arms, out=tmp_path / "file" / "x", **SETTINGS)
+    with pytest.raises(OSError, match="/proc/x"):
+        prx.sweep(arms, out="/proc/x", **SETTINGS)
+
+
+# --- who may ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_process_is_kept_out(stopped):
+    hold = (
+        "import sys, pathlib; from purejaxrl_ext.locks import hold\n"
+        "with hold(pathlib.Path(sys.argv[1]), 'dqn-0', 'x'): print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(stopped)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(BlockingIOError, match=f"arm 'dqn'.*process {other.pid} on"):
+            prx.resume(stopped, progress=False)
+        other.kill()
+    prx.resume(stopped, progress=False)
+
+
+def test_a_store_cannot_grow_while_others_write_to_it(whole):
+    with locks.hold(whole[0], "run", "the store", shared=True), pytest.raises(BlockingIOError, match="the store"):
+        prx.resume(whole[0], num_seeds=10)
+
+
+def test_a_run_is_resumed_not_started_over(arms, whole):
+    with pytest.raises(FileExistsError, match=r"prx\.resume"):
+        prx.sweep(arms, out=whole[0], **SETTINGS)
+
+
+def test_arms_with_other_settings_are_refused(arms, whole):
+    with pytest.raises(ValueError, match=r"learning_rate=0\.5.*0\.001"):
+        prx.resume(whole[0], arms={"ppo": tiny("ppo", learning_rate=0.5)})
+    with pytest.raises(ValueError, match="algorithm='pfo'"):
+        prx.resume(whole[0], arms={"ppo": tiny("pfo")})
+
+
+def test_it_cannot_shrink(whole):
+    with pytest.raises(ValueError, match=f"total_steps=16.*at least the run's {UPDATES * PER_UPDATE}"):
+        prx.resume(whole[0], total_steps=PER_UPDATE)
+    with pytest.raises(ValueError, match=r"seeds.*\[5, 7\] are missing"):
+        prx.resume(whole[0], seeds=[3, 4])
+    with pytest.raises(ValueError, match="only='sac'"):
+        prx.resume(whole[0], only=["sac"])
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        prx.resume(whole[0].parent / "nowhere")
+
+
+def test_other_conditions_are_told(whole):
+    file = whole[0] / "config.json"
+    config = json.loads(file.read_text())
+    changed = config | {"versions": config["versions"] | {"jax": "0.0.1"}}
+    file.write_text(json.dumps(changed))
+    with pytest.warns(RuntimeWarning, match=rf"jax 0\.0\.1 → {jax.__version__}"):
+        prx.resume(whole[0])
+    file.write_text(json.dumps(config))
+
+
+# --- extended --------------------------------------------------------------------------------------------------------
+
+
+def test_more_steps_seeds_and_arms(arms, whole, tmp_path):
+    """What is there is used; what is new is as if it had been there from the start, in waves of the same width."""
+    shutil.copytree(whole[0], tmp_path / "x")
+    longer = UPDATES + 6
+    more = {**arms, "other": tiny("ppo", learning_rate=2e-3)}
+    seeds = [*SEEDS, 11, 12]
+    grown = prx.resume(tmp_path / "x", arms=more, seeds=seeds, total_steps=longer * PER_UPDATE, progress=False)
+    assert dict(grown.sizes) == {"arm": 3, "seed": 5, "update": longer}
+    same(grown.sel(arm=["ppo", "dqn"], seed=SEEDS), whole[1], UPDATES)
+    # Waves as the run has them: 7 3 | 5 | 11 12.
+    fresh = {
+        tuple(wave): prx.sweep(more, **SETTINGS | {"seeds": wave, "total_steps": longer * PER_UPDATE})
+        for wave in ([7, 3], [5, 5 + 100], [11, 12])
+    }
+    for wave, dataset in fresh.items():
+        for seed in set(wave) & set(seeds):
+            for name in ("loss", "value", "episode_return", "grad_norm"):
+                np.testing.assert_array_equal(grown[name].sel(seed=seed), dataset[name].sel(seed=seed), err_msg=name)
+    assert prx.load_state(tmp_path / "x", arm="other", seed=12).update == longer
+
+
+def test_environments_and_networks_of_ones_own_come_back_by_import_path(stop_after, tmp_path):
+    algorithm = tiny("ppo", Clock(time_limit=3, terminate_at=2))
+    stored = json.loads(json.dumps(checkpoints.plain(algorithm.settings["env"])))
+    assert stored["import"] == "toys:Clock"
+    assert checkpoints.restored(stored) == algorithm.settings["env"]
+    go_on = stop_after(2)
+    with pytest.raises(StoppedError):
+        prx.sweep(algorithm, out=tmp_path / "x", **SETTINGS)
+    go_on()
+    same(prx.resume(tmp_path / "x", progress=False), prx.sweep(algorithm, **SETTINGS))
+
+
+def test_what_cannot_be_imported_has_to_be_given_again(stop_after, tmp_path):
+    class Local(Clock):
+        pass
+
+    algorithm = tiny("ppo", Local(time_limit=3))
+    go_on = stop_after(2)
+    with pytest.raises(StoppedError):
+        prx.sweep({"mine": algorithm}, out=tmp_path / "x", **SETTINGS)
+    go_on()
+    with pytest.raises(ValueError, match=r"arms.*env of one"):
+        prx.resume(tmp_path / "x")
+    same(
+        prx.resume(tmp_path / "x", arms={"mine": algorithm}, progress=False), prx.sweep({"mine": algorithm}, **SETTINGS)
+    )
+
+
+# --- waves and memory --------------------------------------------------------------------------------------------------
+
+
+def test_waves_of_one_width_are_bit_for_bit_whatever_their_number(arms, whole):
+    more = prx.sweep(arms, **SETTINGS | {"seeds": [7, 3, 5, 9, 1, 2, 8]})
+    same(more.sel(seed=[7, 3]), whole[1].sel(seed=[7, 3]))
+
+
+def test_seeds_that_do_not_fit_run_in_waves(arms, monkeypatch):
+    algorithm = arms["ppo"]
+    need = {n: program.compiled(algorithm, program.lay_out(algorithm, list(range(n)), {})).memory for n in (2, 8)}
+    assert 0 < need[2] < need[8]
+    monkeypatch.setattr(run_module, "available_memory", lambda: need[2] / run_module.MEMORY_SHARE)
+    with pytest.warns(RuntimeWarning, match="8 seeds at once do not fit into memory; going on with [12]$"):
+        fitted = prx.sweep(algorithm, num_seeds=8, total_steps=PER_UPDATE, progress=False)
+    assert np.isfinite(fitted["loss"]).all()
+    assert 1 <= run_module.fitting_width("ppo", algorithm, {}, 8, copies=0) <= 2
+    monkeypatch.setattr(run_module, "available_memory", lambda: 1000)
+    with pytest.raises(MemoryError, match=r"arm 'ppo': one seed of its 1 grid cells needs .* GiB"):
+        prx.sweep(arms, num_seeds=8, total_steps=PER_UPDATE)
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_device_out_of_memory_halves_the_waves(arms, tmp_path, monkeypatch, on_disk):
+    """Injected, at the second wave of four seeds; the first stays as it is."""
+    start = run_module.WaveRun._start
+    widths = []
+
+    def full(self, *args):
+        widths.append(self.wave)
+        if self.wave.width > 2 and self.wave.start > 0:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1 byte")
+        return start(self, *args)
+
+    monkeypatch.setattr(run_module.WaveRun, "_start", full)
+    settings = SETTINGS | {"seeds": list(range(10)), "wave_size": 4, "out": tmp_path / "x" if on_disk else None}
+    with pytest.warns(RuntimeWarning, match="going on with 2"):
+        halved = prx.sweep(arms["ppo"], **settings)
+    assert [(w.start, w.width) for w in widths] == [(0, 4), (4, 4), (4, 2), (6, 2), (8, 2)]
+    monkeypatch.setattr(run_module.WaveRun, "_start", start)
+    by_two, by_four = (prx.sweep(arms["ppo"], **SETTINGS | {"seeds": list(range(10)), "wave_size": w}) for w in (2, 4))
+    same(halved.isel(seed=slice(4, 10)), by_two.isel(seed=slice(4, 10)))
+    same(halved.isel(seed=slice(0, 4)), by_four.isel(seed=slice(0, 4)))
+    if on_disk:
+        same(prx.resume(tmp_path / "x", progress=False), halved)
+
+
+def test_an_error_that_is_not_of_memory_is_raised(arms, monkeypatch):
+    def fail(*args):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    monkeypatch.setattr(run_module.WaveRun, "_start", fail)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        prx.sweep(arms["ppo"], **SETTINGS)
+
+
+# --- isolation -------------------------------------------------------------------------------------------------------
+
+
+def test_a_diverging_cell_touches_no_other(arms):
+    grids = ({"learning_rate": [1e-3, x]} for x in (2e-3, 1e6, 1e30))
+    with pytest.warns(
+        RuntimeWarning, match=r"learning_rate=1e\+30, seed=\d: .*from update 0 on.*last finite values are kept"
+    ):
+        healthy, wild, lost = (prx.sweep(arms["ppo"], **SETTINGS | {"grid": grid}) for grid in grids)
+    for other in (wild, lost):
+        same(other.sel(learning_rate=1e-3), healthy.sel(learning_rate=1e-3))
+
+
+def test_a_run_that_diverges_keeps_its_last_finite_values_also_across_a_stop(stop_after, tmp_path):
+    """NaN rewards from step 50 on, which is in update 6, for the seeds that drew a bad first state."""
+    algorithm = tiny("ppo", Poison(share=0.3, after=50), normalize_rewards=True)
+    starts = jax.vmap(lambda s: algorithm.init(jax.random.key(s)).env.env_state)(np.arange(20))
+    is_bad = (np.asarray(starts)[..., 0] < 0.3).any(1)
+    bad, good = (int(np.flatnonzero(which)[0]) for which in (is_bad, ~is_bad))
+    settings = SETTINGS | {"seeds": [bad, good]}
+    with pytest.warns(RuntimeWarning, match=f"seed={bad}: .*from update 6 on"):
+        whole = prx.sweep(algorithm, keep_states=True, **settings)
+    assert whole["diverged_at"].sel(seed=bad) == 6 and np.isnan(whole["diverged_at"].sel(seed=good))
+    assert (
+        np.isnan(whole["entropy"].sel(seed=bad)[..., 7:]).all() and np.isfinite(whole["entropy"].sel(seed=good)).all()
+    )
+    before = prx.load_state(prx.sweep(algorithm, keep_states=True, **settings | {"total_steps": 6 * 16}), seed=bad)
+    after = prx.load_state(whole, seed=bad)
+    for slot in ("params", "opt_state", "normalizer"):
+        equal_trees(getattr(after, slot), getattr(before, slot))
+
+    go_on = stop_after(9)
+    with pytest.warns(RuntimeWarning, match="not finite"), pytest.raises(StoppedError):
+        prx.sweep(algorithm, out=tmp_path / "x", **settings | EVERY_UPDATE)
+    go_on()
+    same(prx.resume(tmp_path / "x", progress=False), whole)
