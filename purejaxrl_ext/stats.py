@@ -30,9 +30,10 @@ def mean(x: Any) -> np.ndarray:
 def iqm(x: Any) -> np.ndarray:
     """Interquartile mean over the last axis of ``[..., S]``: the mean without the ⌊n / 4⌋ lowest and highest numbers.
 
-    From Agarwal et al. 2021, section 4. NaNs are left out, n counts the others. Returns ``[...]``.
+    From Agarwal et al. 2021, section 4. What is not finite is left out, n counts the others. Returns ``[...]``.
     """
-    x = np.sort(np.asarray(x, np.float64), axis=-1)  # NaNs last
+    x = np.asarray(x, np.float64)
+    x = np.sort(np.where(np.isfinite(x), x, np.nan), axis=-1)  # NaNs last
     count = np.isfinite(x).sum(-1, keepdims=True)
     cut = count // 4
     place = np.arange(x.shape[-1])

@@ -33,6 +33,13 @@ def test_iqm_pools_runs_and_tasks_as_scipy_trims(shape):
     np.testing.assert_allclose(stats.pooled_iqm(x), scipy.stats.trim_mean(x, 0.25, axis=None))
 
 
+def test_what_is_not_finite_is_left_out_at_either_end():
+    for lost in (np.nan, np.inf, -np.inf):
+        x = [4.0, lost, 1.0, 2.0, 100.0, -50.0]
+        assert stats.mean(x) == 57.0 / 5
+        assert stats.iqm(x) == 7.0 / 3
+
+
 def test_mean_median_and_optimality_gap_by_hand():
     x = [[0.0, 1.0], [2.0, 4.0], [0.5, 0.5], [10.0, 0.0]]  # means 0.5, 3, 0.5, 5
     assert stats.pooled_mean(x) == 2.25
