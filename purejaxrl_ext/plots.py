@@ -156,6 +156,7 @@ def profiles(
     }
     if thresholds is None:
         every = np.concatenate([x.ravel() for x in runs.values()])
+        check(bool(np.isfinite(every).any()), "metric", metric, "one that a run which did not diverge has a score in")
         low, high = np.nanmin(every), np.nanmax(every)
         thresholds = np.linspace(low - 0.02 * (high - low) - 1e-9, high, 101).tolist()
     figure = Figure(figsize=(4.8, 3.4), dpi=120, layout="constrained")

@@ -192,6 +192,8 @@ def test_table_of_aggregates():
         (lambda ds: stats.task_scores(ds, "a", "episode_retrun"), "episode_return"),
         (lambda ds: stats.task_scores(ds, "a", bounds=(1.0, 1.0)), "bounds"),
         (lambda ds: plots.improvement(ds, [("a",)]), "pairs"),
+        (lambda ds: plots.improvement(ds, [("a", "c")]), "pairs='c'.*'a'"),
+        (lambda ds: plots.profiles(sweep_like([[np.nan]], ["a"])), "metric='episode_return'"),
     ],
 )
 def test_bad_input_names_what_is_allowed(call, match):
