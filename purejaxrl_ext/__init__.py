@@ -11,4 +11,5 @@ from purejaxrl_ext.policies import Categorical, Gaussian, TanhGaussian
 from purejaxrl_ext.results import load
 from purejaxrl_ext.sweep import load_state, resume, sweep
 from purejaxrl_ext.train import evaluate, train
+from purejaxrl_ext.trained import Policy, best, policy
 from purejaxrl_ext.types import Algorithm, Output, Representation, Rollout, Rule, State
