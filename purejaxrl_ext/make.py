@@ -75,7 +75,7 @@ def make(
 
     Args:
         algorithm: ``"ppo"``, ``"pfo"``, ``"q_learning"``, ``"dqn"`` or ``"pqn"``.
-        env: as in :func:`~purejaxrl_ext.envs.make_env`: a gymnax name, ``"brax:"`` and a name, or an object.
+        env: as in :func:`~purejaxrl_ext.envs.make_env`: a gymnax name, ``"brax:"`` or ``"mdp:"`` and a name, or an object.
         network: a flax module from observations ``[B, ...]`` to an Output; None: the default, as the config says.
         preset: named settings, which ``settings`` override; see :func:`~purejaxrl_ext.presets.presets`.
         **settings: fields of the algorithm's Config and Hparams and options of ``make_env``, mixed.
