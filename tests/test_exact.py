@@ -32,7 +32,7 @@ def robot_closed_form(alpha, beta, gamma, search, wait, depleted=-3.0):
 
 ROBOTS = [
     (0.8, 0.6, 0.9, 2.0, 1.0),  # recharges at low
-    (0.1, 0.2, 0.9, 2.0, 1.9),  # waits
+    (0.1, 0.2, 0.9, 2.0, 1.9),  # waits at low
     (0.9, 0.95, 0.5, 2.0, 0.5),  # searches at low too
     (0.5, 0.5, 0.99, 3.0, 1.0),
     (0.3, 0.0, 0.0, 2.0, 1.0),
@@ -49,7 +49,6 @@ def test_robot_against_the_closed_form_of_its_optimality_equations():
     best = jax.vmap(exact.optimal)(robots, gamma)
     at_low = np.argmax(best.policy[:, mdps.LOW], axis=-1)
     assert list(at_low[:3]) == [mdps.RECHARGE, mdps.WAIT, mdps.SEARCH]
-    assert list(np.argmax(best.policy[:2, mdps.HIGH], axis=-1)) == [mdps.SEARCH, mdps.WAIT]
 
 
 def test_random_walks_have_their_known_values():
