@@ -30,7 +30,7 @@ class Study:
     """runs of each method"""
     num_episodes: int = 500
     """episodes that the figure shows"""
-    num_steps: int = 15_000
+    num_steps: int = 20_000
     """environment steps of a run; enough for the episodes"""
     alpha: float = 0.5
     """step size"""
@@ -71,13 +71,14 @@ def main(study: Study) -> None:
         returns.plot(np.arange(study.num_episodes) + 1, smooth(lived.mean(0)), color=color, label=name)
         # The path of the mean table: single runs' last updates still toss theirs about at this step size.
         path = greedy_path(mdp, np.asarray(learned.q.mean(0)))
-        draw_path(grid, cells[path], 0.12 * (i - 1), color, f"{name}: {-(len(path) - 1)}")
+        worth = 1 - len(path) if mdp.terminal[path[-1]] else "endless"
+        draw_path(grid, cells[path], 0.12 * (i - 1), color, f"{name}: {worth}")
         last = lived[:, -min(100, study.num_episodes) :]
         each = np.asarray(jax.vmap(partial(greedy_return, mdp))(learned.q))
         near = {r: f"{np.mean(each == r):.0%}" for r in (-13, -15, -17)}
         print(
             f"{name}: return as lived, last {last.shape[1]} episodes {last.mean():.1f}; greedy path of the mean Q "
-            f"{-(len(path) - 1)} steps' worth; of the single runs' greedy paths {near}; {finished.mean():.0%} of runs finished"
+            f"{worth}, of the single runs' {near}; {finished.mean():.0%} of runs finished"
         )
     best = exact.objective(mdp, exact.optimal(mdp, 1.0).policy, 1.0)
     print(f"optimal return {best:.0f}")

@@ -84,6 +84,7 @@ def test_evaluation_solves_the_bellman_equation(case, gamma):
     np.testing.assert_allclose((policy * q).sum(-1), v, atol=1e-5)
     np.testing.assert_array_equal(v[5:], 0.0)
     np.testing.assert_array_equal(q[5:], 0.0)
+    np.testing.assert_array_equal(exact.action_values(mdp, v.at[5:].set(9.0), gamma), q, "no value beyond the end")
     expected = np.zeros(7)
     for _ in range(300):  # in float64, term by term
         backed_up = np.einsum("sat,sat->sa", mdp.transition, mdp.reward + gamma * expected[None, None])

@@ -227,7 +227,7 @@ def one_hot(trajectory, size):
 
 def test_a_table_by_semi_gradient_comes_to_the_linear_solve_and_by_residual_gradient_does_not(runs):
     """On one long stream; the walk is stochastic, so squares of TD errors hold the successor's variance."""
-    data = one_hot(jax.tree.map(lambda x: x.ravel(), runs), 7)
+    data = one_hot(jax.tree.map(lambda x: x[:10].ravel(), runs), 7)
     target = functools.partial(returns.lambda_return, gamma=GAMMA, lambda_=0.0)
 
     @functools.partial(jax.jit, static_argnums=0)
