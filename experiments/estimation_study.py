@@ -79,7 +79,7 @@ def main(study: Study) -> None:
         )
 
     for panel, (name, values, target, exact_bias) in zip(panels[1], targets_of(walk, policy, truth), strict=False):
-        bias, variance = bias_variance(target, values, episodes, truth)
+        bias, variance = bias_variance(target, values, steps, truth)
         draw_parts(panel, name, values, bias, variance)
         known = jnp.square(jax.vmap(exact_bias)(jnp.asarray(values)))[:, 1:-1].mean(-1)
         panel.plot(np.arange(len(values)), known, "k.", label="bias² in closed form")
@@ -154,25 +154,25 @@ def targets_of(walk: mdps.MDP, policy: Array, truth: Array) -> list[tuple]:
 
 
 def bias_variance(
-    target: Callable, values: tuple, episodes: prediction.Trajectory, truth: Array
+    target: Callable, values: tuple, data: prediction.Trajectory, truth: Array
 ) -> tuple[np.ndarray, np.ndarray]:
     """Squared bias and variance ``[values]`` of targets after a visit, over all seeds' visits, averaged over the states."""
 
     @jax.jit
-    def parts(episodes: prediction.Trajectory, value: Array) -> tuple[Array, Array]:
+    def parts(data: prediction.Trajectory, value: Array) -> tuple[Array, Array]:
         def per_state(x: Array) -> Array:
-            x = jnp.where(episodes.mask, x, 0.0)
-            return jax.ops.segment_sum(x.ravel(), episodes.state.ravel(), truth.shape[0])
+            x = jnp.where(data.mask, x, 0.0)
+            return jax.ops.segment_sum(x.ravel(), data.state.ravel(), truth.shape[0])
 
         def goal(steps: prediction.Trajectory) -> Array:
             return target(value)(steps.reward, jnp.zeros_like(steps.reward), steps.terminated, steps.truncated)
 
-        error = jax.vmap(jax.vmap(goal))(episodes) - truth[episodes.state]
+        error = jax.vmap(goal)(data) - truth[data.state]
         count = per_state(jnp.ones_like(error))
         bias = per_state(error) / count
         return jnp.square(bias)[1:-1].mean(), (per_state(jnp.square(error)) / count - jnp.square(bias))[1:-1].mean()
 
-    bias, variance = zip(*(parts(episodes, jnp.asarray(value)) for value in values), strict=True)
+    bias, variance = zip(*(parts(data, jnp.asarray(value)) for value in values), strict=True)
     return np.array(bias), np.array(variance)
 
 
