@@ -199,10 +199,11 @@ def make_env(
     """An environment by name, in the wrappers asked for.
 
     Args:
-        env: a gymnax name (``"Breakout-MinAtar"``), ``"brax:"`` and a Brax name (``"brax:hopper"``), or an object that
-            follows the protocol, which is only wrapped.
+        env: a gymnax name (``"Breakout-MinAtar"``), ``"brax:"`` and a Brax name (``"brax:hopper"``), ``"mdp:"`` and the name
+            of a tabular MDP (``"mdp:cliff_walking"``), or an object that follows the protocol, which is only wrapped.
         env_params: parameters of a gymnax environment (``{"max_steps_in_episode": 5000}``); for Brax ``backend``
-            (``"generalized"``, ``"spring"``, ``"positional"`` or ``"mjx"``), ``episode_length`` and those of its own class.
+            (``"generalized"``, ``"spring"``, ``"positional"`` or ``"mjx"``), ``episode_length`` and those of its own class;
+            for a tabular MDP ``time_limit`` and the arguments of its function in :mod:`purejaxrl_ext.mdps`.
         full_action_set: MinAtar only, all six actions instead of those that the game uses.
         sticky_actions: probability that the environment repeats the previous action (Machado et al. 2018).
         mask_rewards: probability that a reward is replaced by 0 for the agent; the episode's return stays the true one.
@@ -223,6 +224,11 @@ def make_env(
     elif env.startswith("brax:"):
         check(not full_action_set, "full_action_set", full_action_set, "False outside MinAtar")
         made = BraxEnv(env.removeprefix("brax:"), _freeze(env_params))
+    elif env.startswith("mdp:"):
+        from purejaxrl_ext.mdps import make_tabular  # which itself imports this module
+
+        check(not full_action_set, "full_action_set", full_action_set, "False outside MinAtar")
+        made = make_tabular(env.removeprefix("mdp:"), env_params)
     else:
         made = GymnaxEnv(env, _freeze(env_params), full_action_set)
     check_env(made)
@@ -320,7 +326,7 @@ class GymnaxEnv:
         if self.name in _NEEDS_DOWNLOAD:
             raise ValueError(f"environment {self.name!r} downloads its data when made, which is not supported")
         if self.name not in known:
-            raise ValueError(unknown_name("environment", self.name, known, 'Brax: "brax:hopper" and so on.'))
+            raise ValueError(unknown_name("environment", self.name, known, 'Also "brax:hopper", "mdp:maze" and so on.'))
         is_minatar = self.name.endswith("-MinAtar")
         check(is_minatar or not self.full_action_set, "full_action_set", True, "False outside MinAtar")
         fields = [f.name for f in dataclasses.fields(_gymnax_make(self.name, False)[1])]

@@ -87,6 +87,7 @@ def on_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functi
         (vec_state, _, final), (obs, action, policy, transition) = jax.lax.scan(env_step, carry, (noise, step_keys))
         final_obs = final[0] if num_final < num_steps else transition.final_obs
         rollout, normalizer = finish(state, hparams, obs, action, policy, transition, vec_state, final_obs)
+        rollout = rollout.replace(env_steps=env_steps)
         return state.replace(env=vec_state, normalizer=normalizer), rollout, transition
 
     def finish(

@@ -61,6 +61,10 @@ ALGORITHMS: dict[str, Recipe] = {
     "ppo": Recipe(ppo.rule, loops.on_policy, configs.PPOConfig, ppo.PPOHparams, actor_critic),
     "pfo": Recipe(pfo.rule, loops.on_policy, configs.PFOConfig, pfo.PFOHparams, actor_critic),
     "q_learning": Recipe(q_learning.rule, loops.on_policy, configs.QLearningConfig, q_learning.QHparams, q_network),
+    "sarsa": Recipe(q_learning.sarsa_rule, loops.on_policy, configs.QLearningConfig, q_learning.QHparams, q_network),
+    "expected_sarsa": Recipe(
+        q_learning.expected_sarsa_rule, loops.on_policy, configs.QLearningConfig, q_learning.QHparams, q_network
+    ),
     "pqn": Recipe(q_learning.pqn_rule, loops.on_policy, configs.PQNConfig, q_learning.PQNHparams, q_network),
     "dqn": Recipe(q_learning.dqn_rule, loops.off_policy, configs.DQNConfig, dqn.DQNHparams, q_network),
 }
@@ -74,8 +78,8 @@ def make(
     """An algorithm on an environment, ready to ``init`` and ``step``.
 
     Args:
-        algorithm: ``"ppo"``, ``"pfo"``, ``"q_learning"``, ``"dqn"`` or ``"pqn"``.
-        env: as in :func:`~purejaxrl_ext.envs.make_env`: a gymnax name, ``"brax:"`` and a name, or an object.
+        algorithm: ``"ppo"``, ``"pfo"``, ``"q_learning"``, ``"sarsa"``, ``"expected_sarsa"``, ``"pqn"`` or ``"dqn"``.
+        env: as in :func:`~purejaxrl_ext.envs.make_env`: a gymnax name, ``"brax:"`` or ``"mdp:"`` and a name, or an object.
         network: a flax module from observations ``[B, ...]`` to an Output; None: the default, as the config says.
         preset: named settings, which ``settings`` override; see :func:`~purejaxrl_ext.presets.presets`.
         **settings: fields of the algorithm's Config and Hparams and options of ``make_env``, mixed.

@@ -11,6 +11,8 @@ relative replaces:
     double    y = r + γ (1 − terminated) Q⁻(s', argmax_a Q_θ(s', a))                            van Hasselt et al. 2016, eq. 4
     n-step    r becomes Σ_{k<n} γ^k r_{t+k}, and γ becomes γⁿ (done by the loop that holds the data)
     PQN       y = λ-return of max_a Q(s', a), in the on-policy loop                             Gallici et al. 2024, eq. 8
+    SARSA     y = r + γ (1 − terminated) Q(s', a'), a' what was done next                       section 6.4
+    expected  y = r + γ (1 − terminated) Σ_a π(a|s') Q(s', a), π the ε-greedy policy             section 6.6
 """
 
 from __future__ import annotations
@@ -121,6 +123,32 @@ def targets(rollout: Rollout, hparams: QHparams, *, bootstrap: Any = greedy_boot
     return QBatch(rollout.obs, rollout.action, target, jnp.ones_like(target))
 
 
+def sarsa_targets(rollout: Rollout, hparams: QHparams) -> QBatch:
+    """y = r + γ (1 − terminated) Q(s', a') over ``[T, N]``, a' being the next action of the rollout itself.
+
+    Where the data hold no a', at a truncation and at the rollout's last step unless it terminated, the sample's weight is 0.
+    """
+    next_action = jnp.roll(rollout.action, -1, axis=0)
+    known = ~rollout.truncated.at[-1].set(True) | rollout.terminated
+
+    def of_next_action(next_output: Output, next_online: Output) -> Array:
+        return chosen(next_output.q_values, next_action)
+
+    batch = targets(rollout, hparams, bootstrap=of_next_action)
+    return batch.replace(weight=known.astype(batch.weight.dtype))
+
+
+def expected_sarsa_targets(rollout: Rollout, hparams: QHparams) -> QBatch:
+    """y = r + γ (1 − terminated) Σ_a π(a|s') Q(s', a), π being ε-greedy with the ε of the rollout."""
+    eps = epsilon(hparams, rollout.env_steps)
+
+    def under_policy(next_output: Output, next_online: Output) -> Array:
+        q_values = next_output.q_values
+        return (1.0 - eps) * q_values.max(axis=-1) + eps * q_values.mean(axis=-1)
+
+    return targets(rollout, hparams, bootstrap=under_policy)
+
+
 def lambda_targets(rollout: Rollout, hparams: PQNHparams) -> QBatch:
     """λ-returns over ``[T, N]`` of max_a Q(s', a): Peng's Q(λ), not corrected for exploration, as in PQN."""
     target = returns.lambda_return(
@@ -155,6 +183,16 @@ def rule(config: Any, action_space: Any) -> Rule:
 def pqn_rule(config: Any, action_space: Any) -> Rule:
     """Q-learning with λ-returns for targets."""
     return rule(config, action_space)._replace(targets=lambda_targets)
+
+
+def sarsa_rule(config: Any, action_space: Any) -> Rule:
+    """Q-learning whose bootstrap is the value of what was done next: SARSA."""
+    return rule(config, action_space)._replace(targets=sarsa_targets)
+
+
+def expected_sarsa_rule(config: Any, action_space: Any) -> Rule:
+    """Q-learning whose bootstrap is the value under the ε-greedy policy: Expected SARSA."""
+    return rule(config, action_space)._replace(targets=expected_sarsa_targets)
 
 
 def dqn_rule(config: Any, action_space: Any) -> Rule:

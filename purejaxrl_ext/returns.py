@@ -69,6 +69,41 @@ def lambda_return(
     return discounted_sum(start, ends, gamma * lambda_)
 
 
+def n_step_return(
+    reward: Array,
+    next_value: Array,
+    terminated: Array,
+    truncated: Array,
+    gamma: Array | float,
+    n: Array | int,
+) -> Array:
+    """n-step returns (Sutton & Barto 2018, eq. 7.1).
+
+    G_t = r_t + γ r_{t+1} + … + γ^{n−1} r_{t+n−1} + γ^n V(s'_{t+n−1}): after n steps, or at the first truncation or the rollout's
+    last step before, V of the true successor follows; after a termination 0. n = 1: TD(0) targets; n = T: as λ = 1.
+
+    n ≥ 1 may be traced. Shapes as in :func:`gae`.
+    """
+    chex.assert_equal_shape([reward, next_value, terminated, truncated])
+    bootstrap = jnp.where(terminated, 0.0, next_value)
+    ends = (terminated | truncated).at[-1].set(True)
+
+    def one_more(_: Array, shorter: Array) -> Array:
+        # G of k steps is r and γ G of the k − 1 steps after it; at the rollout's end the roll brings in what is not read.
+        return reward + gamma * jnp.where(ends, bootstrap, jnp.roll(shorter, -1, axis=0))
+
+    return jax.lax.fori_loop(1, n, one_more, reward + gamma * bootstrap)
+
+
+def n_step_last(terminated: Array, truncated: Array, n: Array | int) -> Array:
+    """The index ``[T, ...]`` of the last step that enters each n-step return: t + n − 1, or that of the first end before."""
+    chex.assert_equal_shape([terminated, truncated])
+    ends = (terminated | truncated).at[-1].set(True)
+    time = jnp.arange(ends.shape[0]).reshape(-1, *(1,) * (ends.ndim - 1))
+    first_end = jax.lax.cummin(jnp.where(ends, time, ends.shape[0]), axis=0, reverse=True)
+    return jnp.minimum(time + n - 1, first_end)
+
+
 def discounted_sum(x: Array, ends: Array, discount: Array | float) -> Array:
     """y_t = x_t + discount · (1 − ends_t) · y_{t+1}, y_T = 0; over axis 0 of ``[T, ...]``."""
     chex.assert_equal_shape([x, ends])

@@ -53,7 +53,7 @@ class Output(struct.PyTreeNode):
 
 
 class Rollout(struct.PyTreeNode):
-    """Transitions of one update, as a rule's ``targets`` sees them; every leaf begins with ``[T, N]``.
+    """Transitions of one update, as a rule's ``targets`` sees them; every leaf but the last begins with ``[T, N]``.
 
     Attributes:
         obs: ``[T, N, ...]`` observations, as the network receives them.
@@ -67,6 +67,8 @@ class Rollout(struct.PyTreeNode):
             target network's, and the leaves begin with ``[B]``.
         next_online: the same by the online network, where that is another.
         discount: γ for each step; γ^m where ``reward`` sums m steps.
+        env_steps: float32 scalar, as ``act`` was given it, for targets that follow an exploration schedule; ``()`` in the replay
+            loop, whose data are of many.
     """
 
     obs: Array
@@ -78,6 +80,7 @@ class Rollout(struct.PyTreeNode):
     next_output: Output
     next_online: Output
     discount: Array
+    env_steps: Any = ()
 
 
 class VecState(struct.PyTreeNode):

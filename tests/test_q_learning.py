@@ -40,6 +40,43 @@ def test_double_values_the_online_networks_choice():
     np.testing.assert_allclose(batch.target, [1 + 0.5 * 1, 2.0, 3 + 0.5 * 5])
 
 
+def stacked(**changes):
+    """Three steps of two environments."""
+    q_next = jnp.stack([Q_NEXT, Q_NEXT + 10.0], axis=1)
+    flags = {"terminated": jnp.zeros((3, 2), bool), "truncated": jnp.zeros((3, 2), bool)} | changes
+    return dataclasses.replace(
+        rollout(),
+        action=jnp.array([[0, 1], [1, 0], [0, 1]]),
+        reward=jnp.ones((3, 2)),
+        next_output=prx.Output(q_values=q_next),
+        discount=jnp.full((3, 2), 0.5),
+        env_steps=jnp.float32(50.0),
+        **flags,
+    )
+
+
+def test_sarsa_aims_at_the_next_action_of_the_data():
+    """Its value, where there is one: not at the end of the data, nor at a truncation; a termination needs none."""
+    batch = q_learning.sarsa_targets(stacked(), q_learning.QHparams())
+    np.testing.assert_allclose(batch.target[:2], [[1 + 0.5 * 4, 1 + 0.5 * 11], [1 + 0.5 * 3, 1 + 0.5 * 12]])
+    np.testing.assert_array_equal(batch.weight, [[1, 1], [1, 1], [0, 0]])
+    ended = stacked(
+        terminated=jnp.array([[True, False], [False, False], [False, True]]),
+        truncated=jnp.array([[False, True], [False, False], [True, False]]),
+    )
+    batch = q_learning.sarsa_targets(ended, q_learning.QHparams())
+    np.testing.assert_array_equal(batch.weight, [[1, 0], [1, 1], [0, 1]])
+    np.testing.assert_allclose([batch.target[0, 0], batch.target[2, 1]], 1.0)
+
+
+def test_expected_sarsa_weighs_by_the_epsilon_of_the_data():
+    hparams = f32(q_learning.QHparams(epsilon_start=0.8, epsilon_end=0.2, epsilon_decay_steps=100))
+    batch = q_learning.expected_sarsa_targets(stacked(truncated=jnp.ones((3, 2), bool)), hparams)
+    expected = [1 + 0.5 * (0.5 * best + 0.5 * mean) for best, mean in ((4, 2.5), (3, 2.5), (6, 5.5))]
+    np.testing.assert_allclose(batch.target[:, 0], expected, rtol=1e-6)
+    np.testing.assert_array_equal(batch.weight, 1.0)
+
+
 def test_epsilon_at_the_ends_of_its_schedule():
     hparams = f32(q_learning.QHparams(epsilon_start=0.8, epsilon_end=0.2, epsilon_decay_steps=100))
     steps = jnp.array([0.0, 50.0, 100.0, 1e9])

@@ -56,6 +56,37 @@ def test_lambda_return_is_the_loop(data, gamma, lambda_):
     np.testing.assert_allclose(returns.lambda_return(*arrays, gamma, lambda_), expected, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("gamma", [0.9, 1.0])
+@pytest.mark.parametrize("n", [1, 2, 5, T + 3])
+def test_n_step_return_is_the_loop(data, gamma, n):
+    reward, _, next_value, terminated, truncated = data
+    expected, last = np.zeros_like(reward), np.zeros(reward.shape, int)
+    for start, lane in np.ndindex(T, N):
+        total, discount, t = 0.0, 1.0, start
+        while True:
+            total, discount = total + discount * reward[t, lane], discount * gamma
+            if terminated[t, lane] or truncated[t, lane] or t == T - 1 or t - start == n - 1:
+                break
+            t += 1
+        bootstrap = 0.0 if terminated[t, lane] else next_value[t, lane]
+        expected[start, lane], last[start, lane] = total + discount * bootstrap, t
+    reward, next_value, terminated, truncated = map(jnp.asarray, (reward, next_value, terminated, truncated))
+    got = jax.jit(returns.n_step_return)(reward, next_value, terminated, truncated, gamma, n)
+    np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-5)
+    np.testing.assert_array_equal(returns.n_step_last(terminated, truncated, n), last)
+
+
+def test_n_step_return_is_the_lambda_return_at_either_end(data):
+    reward, _, next_value, terminated, truncated = map(jnp.asarray, data)
+    for n, lambda_ in ((1, 0.0), (T, 1.0)):
+        np.testing.assert_allclose(
+            returns.n_step_return(reward, next_value, terminated, truncated, 0.9, n),
+            returns.lambda_return(reward, next_value, terminated, truncated, 0.9, lambda_),
+            rtol=2e-5,
+            atol=2e-5,
+        )
+
+
 def test_gae_plus_value_is_the_lambda_return():
     """Holds where V(s'_t) is V(s_{t+1}) inside an episode."""
     rng = np.random.default_rng(1)
@@ -101,6 +132,7 @@ def test_nan_beyond_a_termination_stays_there():
     ends = jnp.array([True, False])
     assert np.isfinite(returns.gae(jnp.ones(2), jnp.ones(2), nan, ends, ~ends & False, 0.9, 0.9)).all()
     assert np.isfinite(returns.lambda_return(jnp.ones(2), nan, ends, ~ends & False, 0.9, 0.9)).all()
+    assert np.isfinite(returns.n_step_return(jnp.ones(2), nan, ends, ~ends & False, 0.9, 2)).all()
 
 
 def test_discounted_sum_on_literals():
