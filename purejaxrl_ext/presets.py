@@ -79,8 +79,18 @@ _PQN: dict[str, dict[str, Any]] = {
     },
 }
 
+_REINFORCE: dict[str, dict[str, Any]] = {
+    "CartPole-v1": {"num_envs": 4, "learning_rate": 5e-3, "anneal_steps": 500_000},
+}
+
 # By algorithm, then environment.
-TUNED: dict[str, dict[str, dict[str, Any]]] = {"ppo": _PPO, "pfo": _PPO, "dqn": _DQN, "pqn": _PQN}
+TUNED: dict[str, dict[str, dict[str, Any]]] = {
+    "reinforce": _REINFORCE,
+    "ppo": _PPO,
+    "pfo": _PPO,
+    "dqn": _DQN,
+    "pqn": _PQN,
+}
 
 # The paper's own loop: separate networks and optimisers with Adam's eps 1e-8, PyTorch's initialisation, no value clipping,
 # constant learning rate, and a time limit taken for the end of the episode, as its code has it.

@@ -69,6 +69,11 @@ def lambda_return(
     return discounted_sum(start, ends, gamma * lambda_)
 
 
+def first_episode(ends: Array) -> Array:
+    """Which steps ``[T, ...]`` bool belong to the first episode: those up to and with the first of ``ends``."""
+    return jnp.cumsum(ends, axis=0) - ends == 0
+
+
 def discounted_sum(x: Array, ends: Array, discount: Array | float) -> Array:
     """y_t = x_t + discount · (1 − ends_t) · y_{t+1}, y_T = 0; over axis 0 of ``[T, ...]``."""
     chex.assert_equal_shape([x, ends])

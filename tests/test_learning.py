@@ -47,6 +47,11 @@ def test_tuned_dqn_solves(env, threshold):
     solves("dqn", env, 500_000, threshold)
 
 
+@pytest.mark.learning
+def test_tuned_reinforce_solves():
+    solves("reinforce", "CartPole-v1", 500_000, 475.0)
+
+
 def solves(name, env, total_steps, threshold):
     algorithm = prx.make(name, env, preset="tuned", metrics_every=0)
     ds = prx.sweep(algorithm, num_seeds=5, total_steps=total_steps, progress=False, keep_states=True)
