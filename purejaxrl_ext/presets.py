@@ -34,6 +34,15 @@ _PPO: dict[str, dict[str, Any]] = {
         "normalize_observations": "running",
         "normalize_rewards": True,
     },
+    "MemoryChain-bsuite": {
+        "memory": "gru",
+        "memory_size": 32,
+        "hidden_sizes": (32,),
+        "num_envs": 16,
+        "num_steps": 32,
+        "learning_rate": 3e-3,
+        "anneal_steps": 200_000,
+    },
     # A dense network on the flattened planes learns as well as the CNN here, at an eighth of its cost on a CPU.
     "Breakout-MinAtar": {
         "num_envs": 64,
