@@ -83,7 +83,7 @@ def test_memory_balances_a_pole_whose_velocities_are_hidden():
 @pytest.mark.learning
 def test_memory_keeps_a_bit():
     """MemoryChain: 1 where the bit shown five steps before is given back, −1 where not; a guess has 0."""
-    preset = dict(preset="tuned", metrics_every=0)
+    preset: dict[str, Any] = {"preset": "tuned", "metrics_every": 0}
     arms = {name: prx.make(name, "MemoryChain-bsuite", **preset) for name in ("ppo", "pfo")}
     arms["feed-forward"] = prx.make("ppo", "MemoryChain-bsuite", **preset, memory=None, memory_size=64)
     ds = prx.sweep(arms, num_seeds=4, total_steps=100_000, progress=False, keep_states=True)
