@@ -44,7 +44,7 @@ class Study:
     """observations that the agent with a stack of frames sees"""
     memory_size: int = 32
     """units of the GRU"""
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     out: Path | None = None
     """where table and figure go, a new directory; default: runs/study-1, -2, ..."""
 
@@ -53,7 +53,7 @@ def arms(study: Study, env: str) -> dict[str, prx.Algorithm]:
     name, settings = ENVS[env]
     shared: dict[str, Any] = settings | {
         "num_envs": 16,
-        "num_steps": 64,
+        "num_steps": 128,
         "hidden_sizes": (32,),
         "learning_rate": study.learning_rate,
         "anneal_steps": study.total_steps,

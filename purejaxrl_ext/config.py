@@ -57,7 +57,8 @@ class LoopConfig(NetworkConfig):
     Attributes:
         num_envs: environments side by side, N.
         metrics_every: updates between measurements of the representation (first and last always); 0: never.
-        metrics_samples: at most so many samples, spread evenly over the update's data, enter them; 0: all.
+        metrics_samples: at most so many samples, spread evenly over the update's data, enter them; 0: all. With a memory
+            they are of whole sequences, the last of which may go beyond it.
         reset_pool_size: initial states drawn per update, from which resets are served; 0: 1 per 16 environment
             steps, at least one per environment.
         time_limit_terminates: treat a time limit as the end, with no value beyond it.

@@ -84,7 +84,8 @@ def make(
     Args:
         algorithm: ``"reinforce"``, ``"ppo"``, ``"pfo"``, ``"q_learning"``, ``"dqn"`` or ``"pqn"``.
         env: as in :func:`~purejaxrl_ext.envs.make_env`: a gymnax name, ``"brax:"`` and a name, or an object.
-        network: a flax module from observations ``[B, ...]`` to an Output; None: the default, as the config says.
+        network: a flax module from observations ``[B, ...]`` to an Output, or one with a memory, as
+            :class:`~purejaxrl_ext.memory.Recurrent` has it; None: the default, as the config says.
         preset: named settings, which ``settings`` override; see :func:`~purejaxrl_ext.presets.presets`.
         **settings: fields of the algorithm's Config and Hparams and options of ``make_env``, mixed.
 

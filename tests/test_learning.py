@@ -56,9 +56,9 @@ def test_tuned_reinforce_solves():
 
 POLE: dict[str, Any] = {
     "num_envs": 16,
-    "num_steps": 64,
+    "num_steps": 128,
     "hidden_sizes": (32,),
-    "learning_rate": 3e-3,
+    "learning_rate": 2e-3,
     "metrics_every": 0,
 }
 POLE |= {"observe": (0, 2), "anneal_steps": 400_000}
