@@ -25,7 +25,7 @@ ENVS: dict[str, tuple[str, dict[str, Any]]] = {
     "chain": ("MemoryChain-bsuite", {}),
     "cartpole": ("CartPole-v1", {"observe": (0, 2)}),
 }
-TITLES = {"maze": "wall-sensing maze", "chain": "MemoryChain", "cartpole": "CartPole without velocities"}
+TITLES = {"maze": "wall-sensing maze", "chain": "MemoryChain", "cartpole": "masked CartPole"}
 
 
 @dataclass(frozen=True)
