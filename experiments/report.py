@@ -100,7 +100,7 @@ def rich_table(table: pd.DataFrame, metrics: Sequence[str], title: str, study: R
     return shown
 
 
-def cell_text(row: pd.Series) -> str:
+def cell_text(row: Mapping[str, float] | pd.Series) -> str:
     if not np.isfinite(row["estimate"]):
         return "none"
     bounds = f"{row['low']:.4g}, {row['high']:.4g}" if np.isfinite(row["low"]) else "one seed"

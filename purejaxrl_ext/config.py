@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from purejaxrl_ext.errors import check, unknown_name
+from purejaxrl_ext.errors import check, is_int, unknown_name
 from purejaxrl_ext.networks import ACTIVATIONS, INITIALIZERS, Conv
 
 
@@ -57,7 +57,8 @@ class LoopConfig(NetworkConfig):
     Attributes:
         num_envs: environments side by side, N.
         metrics_every: updates between measurements of the representation (first and last always); 0: never.
-        metrics_samples: at most so many samples, spread evenly over the update's data, enter them; 0: all.
+        metrics_samples: at most so many samples, spread evenly over the update's data, enter them; 0: all. With a memory
+            they are of whole sequences, the last of which may go beyond it.
         reset_pool_size: initial states drawn per update, from which resets are served; 0: 1 per 16 environment
             steps, at least one per environment.
         time_limit_terminates: treat a time limit as the end, with no value beyond it.
@@ -92,6 +93,11 @@ class LoopConfig(NetworkConfig):
         raise NotImplementedError
 
     @property
+    def feature_activation(self) -> str:
+        """What the features came through: it decides which units count as dead."""
+        return self.activation
+
+    @property
     def pool_size(self) -> int:
         return self.reset_pool_size or max(self.num_envs, self.steps_per_update // 16)
 
@@ -101,21 +107,27 @@ class OnPolicyConfig(LoopConfig):
     """The on-policy loop: T steps of N environments, then epochs of minibatches over them.
 
     Attributes:
-        num_steps: T.
+        num_steps: T; None (where ``episodic``): the environment's time limit.
         num_epochs: passes over the data of an update.
         num_minibatches: minibatches of a pass; must divide ``num_envs * num_steps``.
         normalize_rewards: divide rewards by the running standard deviation of the discounted return.
     """
 
-    num_steps: int = 128
+    num_steps: int | None = 128
     num_epochs: int = 4
     num_minibatches: int = 4
     normalize_rewards: bool = False
 
+    # Whether each rollout begins with a fresh episode in every environment, of which the first is what counts.
+    episodic = False
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "num_steps", "num_epochs", "num_minibatches")
+        positive(self, "num_epochs", "num_minibatches")
         flag(self, "normalize_rewards")
+        if self.episodic and self.num_steps is None:
+            return  # until the environment is known
+        positive(self, "num_steps")
         check(
             self.steps_per_update % self.num_minibatches == 0,
             "num_minibatches",
@@ -125,29 +137,40 @@ class OnPolicyConfig(LoopConfig):
 
     @property
     def steps_per_update(self) -> int:
+        assert self.num_steps is not None
         return self.num_envs * self.num_steps
 
 
 @dataclass(frozen=True)
-class PPOConfig(OnPolicyConfig):
-    """The on-policy loop's settings and PPO's.
+class ActorCriticConfig(OnPolicyConfig):
+    """The on-policy loop's settings and those of a policy with a state value.
 
     Attributes:
         policy: for a Box action space ``"gaussian"`` or ``"tanh_gaussian"``; None: ``"gaussian"``, or ``"categorical"``
             where actions are discrete.
         shared_torso: one torso for policy and value.
         separate_optimizers: Adam and gradient clipping for actor and critic each, instead of one for both.
-        normalize_advantage: zero mean, unit standard deviation per minibatch.
+        memory: ``"gru"``: recurrent units between hidden layers and heads, of policy and value each, for what isn't Markov;
+            ``num_minibatches`` must then divide ``num_envs``. None: none.
+        memory_size: how many units.
     """
 
     policy: str | None = None
     shared_torso: bool = False
     separate_optimizers: bool = False
-    normalize_advantage: bool = True
+    memory: str | None = None
+    memory_size: int = 64
+
+    @property
+    def feature_activation(self) -> str:
+        # A hidden state is made of tanh, whatever the layers before it have.
+        return "tanh" if self.memory else self.activation
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        flag(self, "shared_torso", "separate_optimizers", "normalize_advantage")
+        flag(self, "shared_torso", "separate_optimizers")
+        positive(self, "memory_size")
+        choice(self, "memory", None, "gru")
         choice(self, "policy", None, "categorical", "gaussian", "tanh_gaussian")
         check(
             not (self.shared_torso and self.separate_optimizers),
@@ -155,6 +178,47 @@ class PPOConfig(OnPolicyConfig):
             True,
             "False with shared_torso=True, whose parameters belong to both networks",
         )
+
+
+@dataclass(frozen=True)
+class REINFORCEConfig(ActorCriticConfig):
+    """REINFORCE's settings (see :mod:`purejaxrl_ext.reinforce`): a rollout is one episode of each environment.
+
+    Attributes:
+        baseline: subtract a learned state value from the return.
+        reward_to_go: weigh an action by the return from its step on; else by the whole episode's.
+        discounted_visits: weigh step t by γ^t, which makes the gradient that of the discounted return.
+    """
+
+    num_envs: int = 16
+    num_steps: int | None = None
+    num_epochs: int = 1
+    num_minibatches: int = 1
+    baseline: bool = True
+    reward_to_go: bool = True
+    discounted_visits: bool = False
+
+    episodic = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        flag(self, "baseline", "reward_to_go", "discounted_visits")
+        check(not self.normalize_rewards, "normalize_rewards", True, "False: full returns are not rescaled on the way")
+
+
+@dataclass(frozen=True)
+class PPOConfig(ActorCriticConfig):
+    """The actor-critic's settings and PPO's.
+
+    Attributes:
+        normalize_advantage: zero mean, unit standard deviation per minibatch.
+    """
+
+    normalize_advantage: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        flag(self, "normalize_advantage")
 
 
 @dataclass(frozen=True)
@@ -178,7 +242,7 @@ class PFOConfig(PPOConfig):
 class QLearningConfig(OnPolicyConfig):
     """One-step Q-learning on the data of the current policy: one pass over a short rollout."""
 
-    num_steps: int = 4
+    num_steps: int | None = 4
     num_epochs: int = 1
     num_minibatches: int = 1
     activation: str = "relu"
@@ -189,7 +253,7 @@ class PQNConfig(OnPolicyConfig):
     """PQN's settings (Gallici et al. 2024): many environments, short rollouts, LayerNorm."""
 
     num_envs: int = 32
-    num_steps: int = 32
+    num_steps: int | None = 32
     num_epochs: int = 2
     num_minibatches: int = 8
     activation: str = "relu"
@@ -305,10 +369,6 @@ def split_settings(config_type: type, hparams_type: type, settings: dict[str, An
 
 def _tuple(value: Any) -> Any:
     return tuple(_tuple(v) for v in value) if isinstance(value, list | tuple) else value
-
-
-def is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def choice(config: Any, field: str, *allowed: Any) -> None:

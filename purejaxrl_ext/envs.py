@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from purejaxrl_ext.errors import check, unknown_name
+from purejaxrl_ext.errors import check, is_int, unknown_name
 from purejaxrl_ext.types import Array, PyTree, VecState, abstract_key
 
 
@@ -194,6 +194,8 @@ def make_env(
     sticky_actions: float = 0.0,
     mask_rewards: float = 0.0,
     sign_rewards: bool = False,
+    observe: Sequence[int] | None = None,
+    frame_stack: int = 1,
     append_time: bool = False,
 ) -> Environment:
     """An environment by name, in the wrappers asked for.
@@ -208,6 +210,9 @@ def make_env(
         sticky_actions: probability that the environment repeats the previous action (Machado et al. 2018).
         mask_rewards: probability that a reward is replaced by 0 for the agent; the episode's return stays the true one.
         sign_rewards: the agent learns from the sign of the reward (Mnih et al. 2015); the return stays the true one.
+        observe: which entries of a vector observation the agent sees, in this order; ``(0, 2)`` hides CartPole's velocities.
+        frame_stack: the agent sees the last so many observations, side by side on the last axis, oldest first; before an
+            episode has as many, its first one stands for those missing.
         append_time: append the episode's time, scaled to [−1, 1], to a vector observation (Pardo et al. 2018).
 
     Raises:
@@ -238,6 +243,13 @@ def make_env(
         made = MaskRewards(made, float(mask_rewards))
     if sign_rewards:
         made = SignRewards(made)
+    if observe is not None:
+        made = Observe(made, _indices(observe, made))
+    shape = made.observation_shape
+    check(is_int(frame_stack) and frame_stack >= 1, "frame_stack", frame_stack, "an int of at least 1")
+    if frame_stack > 1:
+        check(len(shape) > 0, "frame_stack", frame_stack, f"1 for {name}, whose observation is a scalar")
+        made = FrameStack(made, frame_stack)
     if append_time:
         check(
             len(made.observation_shape) == 1, "append_time", True, f"False for {name}, whose observation is no vector"
@@ -245,6 +257,17 @@ def make_env(
         check(made.time_limit is not None, "append_time", True, f"False for {name}, which has no time limit")
         made = AppendTime(made)
     return made
+
+
+def _indices(observe: Any, env: Environment) -> tuple[int, ...]:
+    shape = env.observation_shape
+    check(len(shape) == 1, "observe", observe, f"None for {env.name}, whose observation is no vector")
+    every = tuple(range(shape[0]))
+    ok = isinstance(observe, Sequence) and len(observe) > 0 and all(is_int(i) and i in every for i in observe)
+    check(ok, "observe", observe, f"a sequence of indices of the {shape[0]} entries that {env.name} shows")
+    check(len(set(observe)) == len(observe), "observe", observe, "different indices")
+    check(tuple(observe) != every, "observe", observe, f"None where all of {env.name} is seen")
+    return tuple(observe)
 
 
 def check_env(env: Any) -> None:
@@ -551,6 +574,51 @@ class SignRewards(_Wrapper):
     def step(self, key: Array, env_state: PyTree, action: Array) -> EnvStep:
         step = self.env.step(key, env_state, action)
         return step._replace(reward=jnp.sign(step.reward), score=step.reward if step.score is None else step.score)
+
+
+@dataclass(frozen=True)
+class Observe(_Wrapper):
+    """Shows the entries ``indices`` of a vector observation alone."""
+
+    indices: tuple[int, ...] = ()
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        return (len(self.indices),)
+
+    def reset(self, key: Array) -> tuple[PyTree, Array]:
+        state, obs = self.env.reset(key)
+        return state, obs[np.array(self.indices)]
+
+    def step(self, key: Array, env_state: PyTree, action: Array) -> EnvStep:
+        step = self.env.step(key, env_state, action)
+        return step._replace(obs=step.obs[np.array(self.indices)])
+
+
+@dataclass(frozen=True)
+class FrameStack(_Wrapper):
+    """Shows the last ``size`` observations on the last axis, oldest first; at an episode's start copies of its first one.
+
+    Copies, not zeros: a jump from zero would look like a velocity.
+    """
+
+    size: int = 4
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        *lead, last = self.env.observation_shape
+        return (*lead, self.size * last)
+
+    def reset(self, key: Array) -> tuple[PyTree, Array]:
+        state, obs = self.env.reset(key)
+        stack = jnp.concatenate([obs] * self.size, axis=-1)
+        return (state, stack), stack
+
+    def step(self, key: Array, env_state: PyTree, action: Array) -> EnvStep:
+        state, stack = env_state
+        step = self.env.step(key, state, action)
+        stack = jnp.concatenate([stack[..., step.obs.shape[-1] :], step.obs], axis=-1)
+        return step._replace(state=(step.state, stack), obs=stack)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,11 @@ def check(ok: bool, field: str, value: Any, allowed: str) -> None:
         raise ValueError(f"{field}={value!r} is not allowed: it must be {allowed}")
 
 
+def is_int(value: Any) -> bool:
+    """Whether it is an int; ``True`` is none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def unknown_name(what: str, name: str, known: Iterable[str], more: str = "") -> str:
     """The message for a name that nobody knows: the nearest ones first."""
     known = sorted(known)

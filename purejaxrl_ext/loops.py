@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from purejaxrl_ext import dqn, metrics, normalize, optim, policies, replay
+from purejaxrl_ext import dqn, metrics, normalize, optim, policies, replay, returns
 from purejaxrl_ext.envs import Environment, Transition, max_truncations, reset_pool, vec_reset, vec_step
-from purejaxrl_ext.types import Array, Metrics, Output, PyTree, Rollout, Rule, State, VecState
+from purejaxrl_ext.errors import check
+from purejaxrl_ext.memory import FeedForward, Recurrent, Samples, adapt, flatten
+from purejaxrl_ext.types import Acted, Array, Metrics, Output, PyTree, Rollout, Rule, State, VecState
 
 
 def f32(hparams: PyTree) -> PyTree:
@@ -30,8 +32,9 @@ class Functions(NamedTuple):
 
     init: Callable[..., State]
     step: Callable[..., tuple[State, Metrics]]
-    act: Callable[..., Array]
+    act: Callable[..., Acted]
     noise: Callable[..., Array]
+    initial_carry: Callable[[int], PyTree]
     steps_per_update: int
     metrics_every: int
 
@@ -39,87 +42,90 @@ class Functions(NamedTuple):
 def on_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functions:
     """Collect T × N transitions with the current network, aim with ``rule.targets``, and learn for E epochs.
 
+    With ``config.episodic`` every environment begins the rollout with a fresh episode, and the metrics count that one alone.
+    Minibatches are of transitions; with a memory, of whole sequences.
+
     Args:
         rule: the learning rule.
         env: the environment.
-        network: a flax module from observations ``[B, ...]`` to an Output.
+        network: a flax module from observations ``[B, ...]`` to an Output, or a recurrent one (:mod:`~purejaxrl_ext.memory`).
         config: an :class:`~purejaxrl_ext.config.OnPolicyConfig`.
 
     Returns:
         ``init(key, hparams) -> State`` and ``step(state, hparams, measure) -> (State, metrics)``.
+
+    Raises:
+        ValueError: ``num_minibatches`` does not divide the sequences of a network with a memory.
     """
     num_steps, num_envs = config.num_steps, config.num_envs
     num_final = 0 if config.time_limit_terminates else max_truncations(env, num_steps)
+    agent = adapt(network)
+    act = make_act(rule, env, agent)
+    num_samples = num_envs if isinstance(agent, Recurrent) else config.steps_per_update
+    allowed = f"a divisor of num_envs={num_envs}: minibatches are of whole sequences"
+    check(num_samples % config.num_minibatches == 0, "num_minibatches", config.num_minibatches, allowed)
 
     def init(key: Array, hparams: Any) -> State:
-        params_key, env_key, normalizer_key, key = jax.random.split(key, 4)
-        vec_state = vec_reset(env, env_key, num_envs)
-        params = network.init(params_key, vec_state.obs)
-        return State(
-            params=params,
-            opt_state=optim.init(f32(hparams), params, config.separate_optimizers),
-            env=vec_state,
-            key=key,
-            update=jnp.zeros((), jnp.int32),
-            normalizer=_init_normalizer(env, config, normalizer_key),
-        )
+        return first_state(env, agent, config, hparams, *jax.random.split(key, 4))
 
-    def collect(state: State, hparams: Any, keys: tuple, env_steps: Array) -> tuple[State, Rollout, Transition]:
+    def collect(state: State, hparams: Any, keys: tuple, env_steps: Array) -> tuple[State, Rollout, Seen]:
         noise_key, env_key, pool_key = keys
         pool = reset_pool(env, pool_key, config.pool_size)
         noise = rule.noise(noise_key, (num_steps, num_envs))
         step_keys = jax.random.split(env_key, (num_steps, num_envs))
+        if config.episodic:
+            state = state.replace(env=vec_reset(env, jax.random.fold_in(pool_key, 1), num_envs))
 
-        def env_step(carry: tuple, now: tuple) -> tuple[tuple, tuple]:
-            vec_state, num_resets, final = carry
+        def env_step(carry: tuple, now: tuple) -> tuple[tuple, Seen]:
+            vec_state, memory, num_resets, final = carry
             step_noise, step_key = now
-            output = network.apply(state.params, normalize.normalize_obs(state.normalizer, vec_state.obs))
-            action = rule.act(output, step_noise, hparams, env_steps)
-            env_action = policies.to_env(output.policy, action, env.action_space)
-            after, transition, num_resets = vec_step(env, step_key, vec_state, env_action, pool, num_resets)
+            obs, start = vec_state.obs, vec_state.episode_length == 0
+            acted = act(state.params, state.normalizer, obs, step_noise, hparams, env_steps, memory, start)
+            after, transition, num_resets = vec_step(env, step_key, vec_state, acted.env_action, pool, num_resets)
+            beyond: tuple = (transition.final_obs, acted.carry)
             if num_final < num_steps:
-                final = _keep_final(final, transition)
-                transition = transition.replace(final_obs=())
-            return (after, num_resets, final), (vec_state.obs, action, output.policy, transition)
+                final, beyond = _keep_final(final, beyond, transition.truncated), ()
+            transition = transition.replace(final_obs=())
+            seen = Seen(obs, start, acted.action, acted.policy, transition, beyond)
+            return (after, acted.carry, num_resets, final), seen
 
-        final = (jnp.zeros((num_final, *state.env.obs.shape), state.env.obs.dtype), jnp.zeros(num_envs, jnp.int32))
-        carry: tuple = (state.env, jnp.zeros((), jnp.int32), final if num_final < num_steps else ())
-        (vec_state, _, final), (obs, action, policy, transition) = jax.lax.scan(env_step, carry, (noise, step_keys))
-        final_obs = final[0] if num_final < num_steps else transition.final_obs
-        rollout, normalizer = finish(state, hparams, obs, action, policy, transition, vec_state, final_obs)
+        final: tuple = ()
+        if num_final < num_steps:
+            like = (state.env.obs, state.carry)
+            stored = jax.tree.map(lambda x: jnp.zeros((num_final, *x.shape), x.dtype), like)
+            final = (stored, jnp.zeros(num_envs, jnp.int32))
+        carry: tuple = (state.env, state.carry, jnp.zeros((), jnp.int32), final)
+        (vec_state, memory, _, final), seen = jax.lax.scan(env_step, carry, (noise, step_keys))
+        if num_final < num_steps:
+            seen = seen._replace(beyond=final[0])
+        rollout, normalizer = finish(state, hparams, seen, (vec_state.obs, memory))
         rollout = rollout.replace(env_steps=env_steps)
-        return state.replace(env=vec_state, normalizer=normalizer), rollout, transition
+        return state.replace(env=vec_state, carry=memory, normalizer=normalizer), rollout, seen
 
-    def finish(
-        state: State,
-        hparams: Any,
-        obs: Array,
-        action: Array,
-        policy: Any,
-        transition: Transition,
-        vec_state: VecState,
-        final_obs: Array,
-    ) -> tuple[Rollout, Any]:
-        """Evaluate the network on the whole rollout at once, and at the successors that the rollout does not hold."""
-        normalizer = state.normalizer
+    def finish(state: State, hparams: Any, seen: Seen, last: tuple[Array, PyTree]) -> tuple[Rollout, Any]:
+        """Evaluate the network on the whole rollout at once, and at the successors that the rollout does not hold: each with
+        the hidden state that its step left."""
+        params, normalizer, transition = state.params, state.normalizer, seen.transition
         reward, terminated, truncated = transition.reward, transition.terminated, transition.truncated
         done = terminated | truncated
         if config.time_limit_terminates:
             terminated, truncated = done, jnp.zeros_like(done)
-        seen = normalize.normalize_obs(normalizer, obs)
-        beyond = normalize.normalize_obs(normalizer, jnp.concatenate([vec_state.obs[None], final_obs]))
+        obs = normalize.normalize_obs(normalizer, seen.obs)
+        beyond, memory = jax.tree.map(lambda x, more: flatten(jnp.concatenate([x[None], more])), last, seen.beyond)
+        beyond = normalize.normalize_obs(normalizer, beyond)
         # The policy is the one that acted: computed again beside features that one rule reads and another does not, its
         # last bits could differ, and PFO(0) would not be PPO.
-        output = apply_flat(network, state.params, seen).replace(policy=policy)
-        output_beyond = values_of(apply_flat(network, state.params, beyond))
+        output = agent.sequence(params, state.carry, obs, seen.start).replace(policy=seen.policy)
+        output_beyond = values_of(agent.step(params, memory, beyond, jnp.zeros(len(beyond), bool))[1])
+        output_beyond = jax.tree.map(lambda x: x.reshape(-1, num_envs, *x.shape[1:]), output_beyond)
         if config.normalize_rewards:
             normalizer, reward = normalize.scale_rewards(normalizer, reward, done, hparams.gamma)
         if config.normalize_observations == "running":
-            normalizer = normalizer.replace(obs=normalize.update(normalizer.obs, obs))
+            normalizer = normalizer.replace(obs=normalize.update(normalizer.obs, seen.obs))
         successor = functools.partial(_successor, truncated=truncated, stored_whole=num_final == num_steps)
         return Rollout(
-            obs=seen,
-            action=action,
+            obs=obs,
+            action=seen.action,
             reward=reward,
             terminated=terminated,
             truncated=truncated,
@@ -130,18 +136,18 @@ def on_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functi
         ), normalizer
 
     def learn(
-        params: PyTree, opt_state: PyTree, batch: PyTree, key: Array, hparams: Any, learning_rate: Array
+        params: PyTree, opt_state: PyTree, samples: Samples, key: Array, hparams: Any, learning_rate: Array
     ) -> tuple[PyTree, PyTree, Metrics]:
         # Where there is one minibatch the order means nothing.
-        shape = (config.num_epochs, config.steps_per_update)
+        shape = (config.num_epochs, num_samples)
         order = shuffles(key, *shape) if config.num_minibatches > 1 else jnp.broadcast_to(jnp.arange(shape[1]), shape)
 
         def minibatch(carry: tuple, index: Array) -> tuple[tuple, Metrics]:
             params, opt_state = carry
-            part = jax.tree.map(lambda x: x[index], batch)
+            part = jax.tree.map(lambda x: x[index], samples)
 
             def loss(params: PyTree) -> tuple[Array, Metrics]:
-                return rule.loss(network.apply(params, part.obs), part, hparams)
+                return rule.loss(*agent.evaluate(params, part), hparams)
 
             (value, logged), grads = jax.value_and_grad(loss, has_aux=True)(params)
             params, opt_state, norm = optim.apply(
@@ -159,22 +165,24 @@ def on_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functi
         env_steps = state.update.astype(jnp.float32) * config.steps_per_update
         learning_rate = optim.anneal(hparams.learning_rate, hparams.anneal_steps, env_steps)
 
-        before = state.params
-        state, rollout, transition = collect(state, hparams, (noise_key, env_key, pool_key), env_steps)
-        batch = jax.tree.map(flatten, rule.targets(rollout, hparams))
-        params, opt_state, logged = learn(before, state.opt_state, batch, learn_key, hparams, learning_rate)
+        before, first_carry = state.params, state.carry
+        state, rollout, seen = collect(state, hparams, (noise_key, env_key, pool_key), env_steps)
+        samples = agent.samples(rule.targets(rollout, hparams), seen.start, first_carry)
+        params, opt_state, logged = learn(before, state.opt_state, samples, learn_key, hparams, learning_rate)
 
-        logged |= episode_metrics(transition) | {"value": greedy_value(rollout.output).mean()}
+        counted, transition = None, seen.transition
+        if config.episodic:
+            counted = returns.first_episode(transition.terminated | transition.truncated)
+            transition = jax.tree.map(lambda x: jnp.where(counted, x, jnp.zeros((), x.dtype)), transition)
+        logged |= episode_metrics(transition) | {"value": greedy_value(rollout.output).mean(where=counted)}
         state = state.replace(params=params, opt_state=opt_state, key=key)
 
-        def sample() -> PyTree:
-            return jax.tree.map(lambda x: x[:: spread(config.steps_per_update, config)], batch)
+        def sample() -> Samples:
+            return jax.tree.map(lambda x: x[:: spread(config.steps_per_update, config)], samples)
 
-        return finish_step(rule, network, config, state, before, logged, measure, sample, hparams)
+        return finish_step(rule, agent, config, state, before, logged, measure, sample, hparams)
 
-    return Functions(
-        init, step, make_act(rule, env, network), rule.noise, config.steps_per_update, config.metrics_every
-    )
+    return Functions(init, step, act, rule.noise, agent.initial_carry, config.steps_per_update, config.metrics_every)
 
 
 def off_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functions:
@@ -191,37 +199,29 @@ def off_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Funct
     """
     num_envs, capacity, num_updates = config.num_envs, config.replay_capacity, config.updates_per_step
     per_update, num_steps = config.env_steps_per_update, config.env_steps_per_update // config.num_envs
+    agent = adapt(network)
+    check(isinstance(agent, FeedForward), "network", type(network).__name__, "one without a memory for a replay")
+    act = make_act(rule, env, agent)
     margin = (config.n_step - 1) * num_envs
     aligned = capacity % per_update == 0 and config.prefill_steps % per_update == 0
 
     def init(key: Array, hparams: Any) -> State:
         params_key, env_key, prefill_key, normalizer_key, key = jax.random.split(key, 5)
-        vec_state = vec_reset(env, env_key, num_envs)
-        params = network.init(params_key, vec_state.obs)
+        state = first_state(env, agent, config, hparams, params_key, env_key, normalizer_key, key)
         vec_state, obs, action, transition = random_steps(
-            env, vec_state, prefill_key, config.prefill_steps // num_envs, config.prefill_steps // 16
+            env, state.env, prefill_key, config.prefill_steps // num_envs, config.prefill_steps // 16
         )
         held = replay.create(jax.tree.map(flatten, stored(obs, action, transition)), capacity)
         if config.prioritized:
             held = held.replace(priorities=replay.first_priorities(capacity, config.prefill_steps - margin))
-        return State(
-            params=params,
-            target_params=params,
-            opt_state=optim.init(f32(hparams), params, False),
-            env=vec_state,
-            key=key,
-            update=jnp.zeros((), jnp.int32),
-            replay=held,
-            normalizer=_init_normalizer(env, config, normalizer_key),
-        )
+        return state.replace(target_params=state.params, env=vec_state, replay=held)
 
     def collect(
         state: State, hparams: Any, noise: Array, keys: Array, pool: Any, num_resets: Array, env_steps: Array
     ) -> tuple[State, Array, replay.Replay, Transition]:
         def env_step(carry: tuple, now: tuple) -> tuple[tuple, tuple]:
             vec_state, num_resets = carry
-            output = network.apply(state.params, normalize.normalize_obs(state.normalizer, vec_state.obs))
-            action = rule.act(output, now[0], hparams, env_steps)
+            action = act(state.params, state.normalizer, vec_state.obs, now[0], hparams, env_steps).env_action
             after, transition, num_resets = vec_step(env, now[1], vec_state, action, pool, num_resets)
             return (after, num_resets), (vec_state.obs, action, transition)
 
@@ -317,18 +317,34 @@ def off_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Funct
         logged = {name: x.mean() for name, x in logged.items()} | episode_metrics(transition)
         state = state.replace(key=key, update=update_count)
 
-        def sample() -> PyTree:
+        def sample() -> Samples:
             # The representation on states from the whole replay: a batch may hold fewer than the features' width.
             size = config.metrics_samples or capacity
             slot, held = replay.position(config.prefill_steps, num_updates * per_update, update_count + 1, capacity)
             slots = replay.uniform(jax.random.bits(sample_key, (size,)), slot, held, capacity, 0)
-            return Observed(normalize.normalize_obs(state.normalizer, state.replay.obs[slots]))
+            return Samples(Observed(normalize.normalize_obs(state.normalizer, state.replay.obs[slots])))
 
-        return finish_step(rule, network, config, state, before, logged, measure, sample, hparams)
+        return finish_step(rule, agent, config, state, before, logged, measure, sample, hparams)
 
-    return Functions(
-        init, step, make_act(rule, env, network), rule.noise, config.steps_per_update, config.metrics_every
-    )
+    return Functions(init, step, act, rule.noise, agent.initial_carry, config.steps_per_update, config.metrics_every)
+
+
+class Seen(NamedTuple):
+    """What a rollout's scan leaves; leaves ``[T, N, ...]``.
+
+    Attributes:
+        obs, action, policy, transition: as they were.
+        start: whether ``obs`` is the first of an episode.
+        beyond: final observations and the hidden states there: of every step, or of each environment's truncated steps
+            ``[K, N, ...]`` where a time limit says how many there can be.
+    """
+
+    obs: Array
+    start: Array
+    action: Array
+    policy: Any
+    transition: Transition
+    beyond: tuple
 
 
 class Observed(NamedTuple):
@@ -349,31 +365,67 @@ def uniform_floats(bits: Array) -> Array:
     return (bits >> 8).astype(jnp.float32) * 2.0**-24
 
 
-def make_act(rule: Rule, env: Environment, network: Any) -> Callable[..., Array]:
-    """``(params, normalizer, obs, noise, hparams, env_steps) -> action`` as the environment takes it."""
+def first_state(
+    env: Environment,
+    agent: FeedForward | Recurrent,
+    config: Any,
+    hparams: Any,
+    params_key: Array,
+    env_key: Array,
+    normalizer_key: Array,
+    key: Array,
+) -> State:
+    """A State before the first update, as far as all loops share it."""
+    vec_state = vec_reset(env, env_key, config.num_envs)
+    params = agent.init(params_key, vec_state.obs)
+    return State(
+        params=params,
+        opt_state=optim.init(f32(hparams), params, config.separate_optimizers),
+        env=vec_state,
+        key=key,
+        update=jnp.zeros((), jnp.int32),
+        carry=agent.initial_carry(config.num_envs),
+        normalizer=_init_normalizer(env, config, normalizer_key),
+    )
 
-    def act(params: PyTree, normalizer: Any, obs: Array, noise: Any, hparams: Any, env_steps: Array) -> Array:
-        output = network.apply(params, normalize.normalize_obs(normalizer, obs))
-        return policies.to_env(output.policy, rule.act(output, noise, hparams, env_steps), env.action_space)
+
+def make_act(rule: Rule, env: Environment, agent: FeedForward | Recurrent) -> Callable[..., Acted]:
+    """What both loops and evaluation do with an observation; see :class:`~purejaxrl_ext.types.Algorithm`."""
+
+    def act(
+        params: PyTree,
+        normalizer: Any,
+        obs: Array,
+        noise: Any,
+        hparams: Any,
+        env_steps: Array,
+        carry: PyTree = None,
+        start: Array | None = None,
+    ) -> Acted:
+        carry = agent.initial_carry(len(obs)) if carry is None else carry
+        start = jnp.zeros(len(obs), bool) if start is None else start
+        carry, output = agent.step(params, carry, normalize.normalize_obs(normalizer, obs), start)
+        action = rule.act(output, noise, hparams, env_steps)
+        return Acted(policies.to_env(output.policy, action, env.action_space), action, output.policy, carry)
 
     return act
 
 
 def finish_step(
     rule: Rule,
-    network: Any,
+    agent: FeedForward | Recurrent,
     config: Any,
     state: State,
     before: PyTree,
     logged: Metrics,
     measure: Array | None,
-    sample: Callable[[], PyTree],
+    sample: Callable[[], Samples],
     hparams: Any,
 ) -> tuple[State, Metrics]:
     """Count the update, and measure the representation where that is due."""
     if config.metrics_every:
         due = state.update % config.metrics_every == 0 if measure is None else measure
-        logged = logged | measured(rule, network, config.activation, due, before, state.params, sample, hparams)
+        logged = logged | measured(rule, agent, config.feature_activation, due, before, state.params, sample, hparams)
     return state.replace(update=state.update + 1), logged
 
 
@@ -384,19 +436,19 @@ def spread(size: int, config: Any) -> int:
 
 def measured(
     rule: Rule,
-    network: Any,
+    agent: FeedForward | Recurrent,
     activation: str,
     due: Array,
     before: PyTree,
     after: PyTree,
-    sample: Callable[[], PyTree],
+    sample: Callable[[], Samples],
     hparams: Any,
 ) -> Metrics:
     """The representation at the start and (suffix ``_end``) at the end of an update, on a sample; NaN unless ``due``."""
 
     def measure() -> Metrics:
-        batch = sample()
-        start, end = (network.apply(params, batch.obs) for params in (before, after))
+        part = sample()
+        (start, batch), (end, _) = (agent.evaluate(params, part) for params in (before, after))
         logged = metrics.output_metrics(start, activation)
         logged |= {f"{k}_end": v for k, v in metrics.output_metrics(end, activation).items()}
         return logged | rule.diagnose(start, end, batch, hparams)
@@ -416,13 +468,6 @@ def episode_metrics(transition: Transition) -> Metrics:
     }
 
 
-def apply_flat(network: Any, params: PyTree, obs: Array) -> Output:
-    """The network on ``[T, N, ...]`` observations, all at once; leaves ``[T, N, ...]``."""
-    lead = obs.shape[:2]
-    output = network.apply(params, flatten(obs))
-    return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), output)
-
-
 def shuffles(key: Array, count: int, size: int) -> Array:
     """``[count, size]`` random orders of 0 … size − 1, each from sorting random numbers.
 
@@ -439,11 +484,6 @@ def shuffles(key: Array, count: int, size: int) -> Array:
     return (jax.lax.sort(packed, is_stable=False) & mask).astype(jnp.int32)
 
 
-def flatten(x: Array) -> Array:
-    """``[T, N, ...]`` to ``[T · N, ...]``."""
-    return x.reshape(-1, *x.shape[2:])
-
-
 def values_of(output: Output) -> Output:
     """The part of an Output from which targets bootstrap."""
     return Output(value=output.value, q_values=output.q_values)
@@ -454,13 +494,16 @@ def greedy_value(output: Output) -> Array:
     return output.q_values.max(axis=-1) if isinstance(output.q_values, jax.Array) else output.value
 
 
-def _keep_final(final: tuple[Array, Array], transition: Transition) -> tuple[Array, Array]:
-    """Put the final observations of episodes truncated just now into each environment's next slot of ``[K, N, ...]``."""
+def _keep_final(final: tuple[PyTree, Array], now: PyTree, truncated: Array) -> tuple[PyTree, Array]:
+    """Put what belongs to episodes truncated just now into each environment's next slot of ``[K, N, ...]``."""
     stored, count = final
-    slots = jnp.arange(stored.shape[0])[:, None]
-    here = (slots == count[None]) & transition.truncated[None]
-    here = here.reshape(here.shape + (1,) * (stored.ndim - 2))
-    return jnp.where(here, transition.final_obs[None], stored), count + transition.truncated
+    slots = jnp.arange(jax.tree.leaves(stored)[0].shape[0])[:, None]
+    here = (slots == count[None]) & truncated[None]
+
+    def put(stored: Array, now: Array) -> Array:
+        return jnp.where(here.reshape(here.shape + (1,) * (stored.ndim - 2)), now[None], stored)
+
+    return jax.tree.map(put, stored, now), count + truncated
 
 
 def _successor(inside: Array, beyond: Array, *, truncated: Array, stored_whole: bool) -> Array:

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from purejaxrl_ext import config as configs
-from purejaxrl_ext import dqn, loops, networks, pfo, policies, ppo, q_learning
+from purejaxrl_ext import dqn, loops, networks, pfo, policies, ppo, q_learning, reinforce
 from purejaxrl_ext.envs import Discrete, Environment, make_env
 from purejaxrl_ext.errors import check, unknown_name
+from purejaxrl_ext.memory import adapt
 from purejaxrl_ext.presets import preset_settings
 from purejaxrl_ext.types import Algorithm, Output, Rule, abstract_key
 
@@ -30,13 +32,16 @@ class Recipe(NamedTuple):
 
 def actor_critic(config: Any, env: Environment) -> networks.ActorCritic:
     """The default policy and value network of an on-policy algorithm."""
-    return networks.ActorCritic(
-        num_actions=env.action_space.n,
-        policy=config.policy,
-        torso=torso(config),
-        shared_torso=config.shared_torso,
-        initializer=config.initializer,
-    )
+    settings: dict[str, Any] = {
+        "num_actions": env.action_space.n,
+        "policy": config.policy,
+        "torso": torso(config),
+        "shared_torso": config.shared_torso,
+        "initializer": config.initializer,
+    }
+    if config.memory is None:
+        return networks.ActorCritic(**settings)
+    return networks.RecurrentActorCritic(**settings, memory_size=config.memory_size)
 
 
 def q_network(config: Any, env: Environment) -> networks.QNetwork:
@@ -58,6 +63,9 @@ def torso(config: Any) -> networks.Torso:
 
 
 ALGORITHMS: dict[str, Recipe] = {
+    "reinforce": Recipe(
+        reinforce.rule, loops.on_policy, configs.REINFORCEConfig, reinforce.REINFORCEHparams, actor_critic
+    ),
     "ppo": Recipe(ppo.rule, loops.on_policy, configs.PPOConfig, ppo.PPOHparams, actor_critic),
     "pfo": Recipe(pfo.rule, loops.on_policy, configs.PFOConfig, pfo.PFOHparams, actor_critic),
     "q_learning": Recipe(q_learning.rule, loops.on_policy, configs.QLearningConfig, q_learning.QHparams, q_network),
@@ -78,9 +86,11 @@ def make(
     """An algorithm on an environment, ready to ``init`` and ``step``.
 
     Args:
-        algorithm: ``"ppo"``, ``"pfo"``, ``"q_learning"``, ``"sarsa"``, ``"expected_sarsa"``, ``"pqn"`` or ``"dqn"``.
+        algorithm: ``"reinforce"``, ``"ppo"``, ``"pfo"``, ``"q_learning"``, ``"sarsa"``, ``"expected_sarsa"``, ``"pqn"`` or
+            ``"dqn"``.
         env: as in :func:`~purejaxrl_ext.envs.make_env`: a gymnax name, ``"brax:"`` or ``"mdp:"`` and a name, or an object.
-        network: a flax module from observations ``[B, ...]`` to an Output; None: the default, as the config says.
+        network: a flax module from observations ``[B, ...]`` to an Output, or one with a memory, as
+            :class:`~purejaxrl_ext.memory.Recurrent` has it; None: the default, as the config says.
         preset: named settings, which ``settings`` override; see :func:`~purejaxrl_ext.presets.presets`.
         **settings: fields of the algorithm's Config and Hparams and options of ``make_env``, mixed.
 
@@ -145,6 +155,9 @@ def _with_default(function: Callable, default: Any) -> Callable:
 # Settings that only some code path reads: (where it is chosen, the choice).
 _READ_ONLY_WITH: dict[str, tuple[str, Any]] = {
     "normalizer_steps": ("normalize_observations", "frozen"),
+    "discounted_visits": ("reward_to_go", True),
+    "value_coef": ("baseline", True),
+    "memory_size": ("memory", "gru"),
     "feature_clip": ("feature_mode", "clip"),
     "priority_exponent": ("prioritized", True),
     "importance_exponent": ("prioritized", True),
@@ -159,7 +172,13 @@ def _check_effect(config: Any, hparams: Any) -> None:
             value = getattr(record, field.name)
             if field.name in _READ_ONLY_WITH and value != field.default:
                 chooser, choice = _READ_ONLY_WITH[field.name]
-                check(getattr(config, chooser) == choice, field.name, value, f"left alone unless {chooser}={choice!r}")
+                # Not every algorithm has the choice: PPO's value is always learned.
+                check(
+                    getattr(config, chooser, choice) == choice,
+                    field.name,
+                    value,
+                    f"left alone unless {chooser}={choice!r}",
+                )
 
 
 def _resolve(config: Any, env: Environment) -> Any:
@@ -181,6 +200,12 @@ def _resolve(config: Any, env: Environment) -> Any:
         new["hidden_sizes"] = ((512,) if min(shape[:2]) >= 36 else (128,)) if is_image else (64, 64)
     layers = new.get("conv_layers", config.conv_layers) or new.get("hidden_sizes", config.hidden_sizes)
     check(bool(layers), "hidden_sizes", config.hidden_sizes, "at least one layer: its features are measured")
+    if getattr(config, "episodic", False):
+        # Fewer steps would cut the return, and more would not be used.
+        limit = env.time_limit
+        check(limit is not None, "env", env.name, "one with a time limit: the returns are those of whole episodes")
+        check(config.num_steps in (None, limit), "num_steps", config.num_steps, f"None, or the time limit {limit}")
+        new["num_steps"] = limit
     if hasattr(config, "policy"):
         discrete = isinstance(env.action_space, Discrete)
         allowed = (None, "categorical") if discrete else (None, "gaussian", "tanh_gaussian")
@@ -200,7 +225,8 @@ def check_network(module: Any, env: Environment, needs_policy: bool) -> None:
 
     def run(key: jax.Array) -> Any:
         obs = jax.vmap(env.reset)(jax.random.split(key, 2))[1]
-        return module.apply(module.init(key, obs), obs)
+        agent = adapt(module)
+        return agent.step(agent.init(key, obs), agent.initial_carry(2), obs, jnp.zeros(2, bool))[1]
 
     output = jax.eval_shape(run, abstract_key())
     name = type(module).__name__

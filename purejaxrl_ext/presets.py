@@ -34,6 +34,15 @@ _PPO: dict[str, dict[str, Any]] = {
         "normalize_observations": "running",
         "normalize_rewards": True,
     },
+    "MemoryChain-bsuite": {
+        "memory": "gru",
+        "memory_size": 32,
+        "hidden_sizes": (32,),
+        "num_envs": 16,
+        "num_steps": 32,
+        "learning_rate": 3e-3,
+        "anneal_steps": 200_000,
+    },
     # A dense network on the flattened planes learns as well as the CNN here, at an eighth of its cost on a CPU.
     "Breakout-MinAtar": {
         "num_envs": 64,
@@ -79,8 +88,18 @@ _PQN: dict[str, dict[str, Any]] = {
     },
 }
 
+_REINFORCE: dict[str, dict[str, Any]] = {
+    "CartPole-v1": {"num_envs": 4, "learning_rate": 5e-3, "anneal_steps": 500_000},
+}
+
 # By algorithm, then environment.
-TUNED: dict[str, dict[str, dict[str, Any]]] = {"ppo": _PPO, "pfo": _PPO, "dqn": _DQN, "pqn": _PQN}
+TUNED: dict[str, dict[str, dict[str, Any]]] = {
+    "reinforce": _REINFORCE,
+    "ppo": _PPO,
+    "pfo": _PPO,
+    "dqn": _DQN,
+    "pqn": _PQN,
+}
 
 # The paper's own loop: separate networks and optimisers with Adam's eps 1e-8, PyTorch's initialisation, no value clipping,
 # constant learning rate, and a time limit taken for the end of the episode, as its code has it.

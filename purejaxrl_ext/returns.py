@@ -104,6 +104,11 @@ def n_step_last(terminated: Array, truncated: Array, n: Array | int) -> Array:
     return jnp.minimum(time + n - 1, first_end)
 
 
+def first_episode(ends: Array) -> Array:
+    """Which steps ``[T, ...]`` bool belong to the first episode: those up to and with the first of ``ends``."""
+    return jnp.cumsum(ends, axis=0) - ends == 0
+
+
 def discounted_sum(x: Array, ends: Array, discount: Array | float) -> Array:
     """y_t = x_t + discount · (1 − ends_t) · y_{t+1}, y_T = 0; over axis 0 of ``[T, ...]``."""
     chex.assert_equal_shape([x, ends])

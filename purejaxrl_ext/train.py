@@ -81,21 +81,23 @@ def _evaluate(
     env_steps = state.update.astype(jnp.float32) * functions.steps_per_update
 
     def going(carry: tuple) -> Array:
-        time, _, _, over, _ = carry
+        time, *_, over, _ = carry
         return (time < limit) & ~jnp.all(over)
 
     def step(carry: tuple) -> tuple:
-        time, env_state, obs, over, total = carry
+        time, env_state, obs, memory, over, total = carry
         noise_key, step_key = jax.random.split(jax.random.fold_in(key, time))
         noise = None if greedy else functions.noise(noise_key, (num_episodes,))
-        action = functions.act(state.params, state.normalizer, obs, noise, hparams, env_steps)
-        after = jax.vmap(env.step)(jax.random.split(step_key, num_episodes), env_state, action)
+        acted = functions.act(state.params, state.normalizer, obs, noise, hparams, env_steps, memory)
+        after = jax.vmap(env.step)(jax.random.split(step_key, num_episodes), env_state, acted.env_action)
         gained = after.reward if after.score is None else after.score
         total = total + jnp.where(over, 0.0, gained)
         over = over | after.terminated
         if after.truncated is not None:
             over = over | after.truncated
-        return time + 1, after.state, after.obs, over, total
+        return time + 1, after.state, after.obs, acted.carry, over, total
 
-    start = (jnp.zeros((), jnp.int32), env_state, obs, jnp.zeros(num_episodes, bool), jnp.zeros(num_episodes))
+    memory = functions.initial_carry(num_episodes)
+    over, total = jnp.zeros(num_episodes, bool), jnp.zeros(num_episodes)
+    start = (jnp.zeros((), jnp.int32), env_state, obs, memory, over, total)
     return jax.lax.while_loop(going, step, start)[-1]

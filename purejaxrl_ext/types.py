@@ -112,7 +112,8 @@ class State(struct.PyTreeNode):
         update: ``[]`` int32, updates done. One scalar for all seeds: vmap takes and returns it with axis None.
         target_params: weights of the target network.
         replay: replay buffer.
-        carry: hidden state of a recurrent network.
+        carry: ``[N, ...]`` hidden state of a recurrent network before ``env.obs``; where an episode starts there
+            (``env.episode_length`` is 0) it is not yet set to zero.
         normalizer: running statistics of observations and rewards.
     """
 
@@ -131,6 +132,22 @@ class State(struct.PyTreeNode):
         """A tree of vmap axes (or shardings): ``batched`` for every slot but the update count, which gets ``shared``."""
         names = cls.__dataclass_fields__
         return cls(**{name: shared if name == "update" else batched for name in names})
+
+
+class Acted(NamedTuple):
+    """What a network and its rule did for ``[B]`` observations.
+
+    Attributes:
+        env_action: ``[B, ...]`` as the environment takes it.
+        action: ``[B, ...]`` as the rule made it.
+        policy: the policy it was drawn from; () of Q-networks.
+        carry: the hidden state after these observations; () without a memory.
+    """
+
+    env_action: Array
+    action: Array
+    policy: Any
+    carry: PyTree
 
 
 class Rule(NamedTuple):
@@ -154,7 +171,10 @@ class Rule(NamedTuple):
 
 
 class Network(Protocol):
-    """What the loops ask of a flax module: ``init(key, obs)`` and ``apply(params, obs) -> Output``."""
+    """What the loops ask of a flax module: ``init(key, obs)`` and ``apply(params, obs) -> Output``.
+
+    One with a memory has ``initial_carry(num_envs)`` and takes sequences; see :mod:`purejaxrl_ext.memory`.
+    """
 
     def init(self, key: Array, obs: Array) -> PyTree: ...
 
@@ -171,10 +191,11 @@ class Algorithm:
         init: ``(key, hparams=None) -> State``.
         step: ``(state, hparams=None, measure=None) -> (State, metrics)``, one update. ``measure`` (a bool scalar, not
             batched) says whether to compute the representation metrics; None means every ``config.metrics_every``.
-        act: ``(params, normalizer, obs, noise, hparams, env_steps) -> action for the environment``.
+        act: ``(params, normalizer, obs [B, ...], noise, hparams, env_steps, carry=None, start=None) -> Acted``. ``carry``
+            is the hidden state before ``obs``, set to zero where ``start [B]``; None: an episode's first, and none starts.
         noise: ``(key, shape) -> noise`` for ``act``; ``None`` in its place asks for the greedy action.
-        functions: ``init``, ``step``, ``act`` and ``noise`` as the loop made them, without the default hparams; equal
-            settings share one such object, and so one compiled program.
+        functions: ``init``, ``step``, ``act``, ``noise`` and ``initial_carry(num_envs)`` as the loop made them, without
+            the default hparams; equal settings share one such object, and so one compiled program.
         config: what fixes shapes, loop lengths and code paths.
         hparams: the default traced settings.
         env: the environment.
@@ -186,7 +207,7 @@ class Algorithm:
     env_name: str
     init: Callable[..., State]
     step: Callable[..., tuple[State, Metrics]]
-    act: Callable[..., Array]
+    act: Callable[..., Acted]
     noise: Callable[..., Array]
     functions: Any
     config: Any

@@ -15,9 +15,14 @@ KEY = jax.random.key(0)
 UPDATES = 10
 
 
-@pytest.fixture(scope="module", params=list(prx.ALGORITHMS))
+# Algorithms, and the settings that make them another code path.
+KINDS: dict[str, dict] = {name: {} for name in prx.ALGORITHMS}
+KINDS |= {f"{name} gru": {"memory": "gru", "memory_size": 4} for name in ("ppo", "pfo")}
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def algorithm(request):
-    return tiny(request.param)
+    return tiny(request.param.split()[0], **KINDS[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +34,7 @@ def solo(algorithm):
 @pytest.fixture(scope="module")
 def stepped(algorithm):
     """``step`` jitted and counted, a state, and what two steps make of it; no representation, to compile less."""
-    algorithm = tiny(algorithm.name, metrics_every=0)
+    algorithm = prx.make(**algorithm.settings | {"metrics_every": 0})
     chex.clear_trace_counter()
     step = jax.jit(chex.assert_max_traces(algorithm.functions.step, n=1))
     state = jax.jit(algorithm.init)(KEY)

@@ -296,6 +296,38 @@ def test_time_is_appended_scaled_to_minus_one_to_one():
     np.testing.assert_allclose(steps.obs[0], [[4, -0.5], [2, 0.0], [1, 0.5], [3, 1.0]])
 
 
+def test_some_entries_are_observed():
+    """In the order asked for; velocity-masked CartPole's are position and angle."""
+    env = prx.make_env("CartPole-v1", observe=[2, 0])
+    assert env.observation_shape == (2,)
+    _, states, transition, _ = run(env, 2, 12, 4)
+    inner = states.env_state
+    np.testing.assert_array_equal(states.obs, jnp.stack([inner.theta, inner.x], axis=-1))
+    assert transition.terminated.any()
+
+
+def test_frames_are_stacked_oldest_first_from_copies_of_the_first():
+    """And start again with the episode: (origin, t) of three steps, cut at four."""
+    env = prx.make_env(Clock(time_limit=4), frame_stack=3)
+    assert env.observation_shape == (6,)
+    _, states, transition, _ = run(env, 2, 9, 8)
+    obs = np.asarray(states.obs)
+    np.testing.assert_array_equal(obs[:5, 0, 1::2], [[0, 0, 0], [0, 0, 1], [0, 1, 2], [1, 2, 3], [0, 0, 0]])
+    np.testing.assert_array_equal(transition.final_obs[3, :, 1::2], [[2, 3, 4]] * 2)
+    origin = obs[..., ::2]
+    assert (origin == origin[..., :1]).all(), "an episode sees frames of the one before"
+    assert (origin[4] != origin[3]).all()
+
+
+def test_images_are_stacked_on_their_channels():
+    env = prx.make_env("Breakout-MinAtar", frame_stack=2)
+    assert env.observation_shape == (10, 10, 8)
+    _, states, _, _ = run(env, 2, 3, 2)
+    assert states.obs.dtype == jnp.bool_
+    np.testing.assert_array_equal(states.obs[1][..., :4], states.obs[0][..., 4:])
+    assert (states.obs[1][..., 4:] != states.obs[0][..., 4:]).any()
+
+
 def test_wrappers_are_hashable_and_equal_by_settings():
     """Equal settings share one compiled program, which needs equal environments."""
     a, b = (prx.make_env("CartPole-v1", {"length": 0.7}, sticky_actions=0.1) for _ in range(2))

@@ -1,5 +1,7 @@
 """Learning: small problems are solved, over several seeds, by thresholds that a broken version misses."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -45,6 +47,50 @@ def test_tuned_settings_solve(name, env, total_steps, threshold):
 @pytest.mark.parametrize(("env", "threshold"), [("CartPole-v1", 475.0), ("Acrobot-v1", -100.0)])
 def test_tuned_dqn_solves(env, threshold):
     solves("dqn", env, 500_000, threshold)
+
+
+@pytest.mark.learning
+def test_tuned_reinforce_solves():
+    solves("reinforce", "CartPole-v1", 500_000, 475.0)
+
+
+POLE: dict[str, Any] = {
+    "num_envs": 16,
+    "num_steps": 128,
+    "hidden_sizes": (32,),
+    "learning_rate": 2e-3,
+    "metrics_every": 0,
+}
+POLE |= {"observe": (0, 2), "anneal_steps": 400_000}
+ARMS = {
+    "feed-forward": {},
+    "frames": {"frame_stack": 6},
+    "gru": {"memory": "gru", "memory_size": 32},
+}
+
+
+@pytest.mark.learning
+def test_memory_balances_a_pole_whose_velocities_are_hidden():
+    """A policy of position and angle alone holds it for some 45 steps of 500."""
+    arms = {arm: prx.make("ppo", "CartPole-v1", **POLE, **settings) for arm, settings in ARMS.items()}
+    ds = prx.sweep(arms, num_seeds=4, total_steps=400_000, progress=False, keep_states=True)
+    returns = {arm: greedy_returns(algorithm, ds, arm, 32) for arm, algorithm in arms.items()}
+    assert returns["feed-forward"].max() < 100, returns
+    assert returns["frames"].mean() >= 400, returns
+    assert returns["gru"].mean() >= 400, returns
+
+
+@pytest.mark.learning
+def test_memory_keeps_a_bit():
+    """MemoryChain: 1 where the bit shown five steps before is given back, −1 where not; a guess has 0."""
+    preset: dict[str, Any] = {"preset": "tuned", "metrics_every": 0}
+    arms = {name: prx.make(name, "MemoryChain-bsuite", **preset) for name in ("ppo", "pfo")}
+    arms["feed-forward"] = prx.make("ppo", "MemoryChain-bsuite", **preset, memory=None, memory_size=64)
+    ds = prx.sweep(arms, num_seeds=4, total_steps=100_000, progress=False, keep_states=True)
+    returns = {arm: greedy_returns(algorithm, ds, arm, 128) for arm, algorithm in arms.items()}
+    assert np.abs(returns["feed-forward"]).max() < 0.4, returns
+    assert returns["ppo"].min() > 0.9, returns
+    assert returns["pfo"].min() > 0.9, returns
 
 
 def solves(name, env, total_steps, threshold):

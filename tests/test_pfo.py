@@ -141,8 +141,9 @@ IMAGE = {**SHORT, "conv_layers": [(2, 3, 2)]}
         ("CartPole-v1", {}, {"feature_networks": "both"}),
         ("Breakout-MinAtar", IMAGE, {}),
         (Echo(), SHORT, {}),
+        ("CartPole-v1", {"memory": "gru", "memory_size": 4}, {"feature_layers": "all"}),
     ],
-    ids=["mlp", "clip", "all", "cosine", "both", "cnn", "gaussian"],
+    ids=["mlp", "clip", "all", "cosine", "both", "cnn", "gaussian", "gru"],
 )
 def test_coefficient_zero_is_ppo_bit_for_bit(env, settings, variant):
     """All that PPO logs, and the trained state, of two seeds."""

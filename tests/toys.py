@@ -34,10 +34,18 @@ TINY: dict[str, Any] = {
 
 
 def tiny(algorithm: str = "ppo", env: Any = "CartPole-v1", **settings: Any) -> prx.Algorithm:
-    """An algorithm with as little work as shows what it does; settings that it does not have are left out."""
+    """An algorithm with as little work as shows what it does; settings that it does not have are left out.
+
+    REINFORCE's rollouts are whole episodes, so its time limit is cut to theirs.
+    """
     recipe = prx.ALGORITHMS[algorithm]
     known = {f.name for kind in (recipe.config, recipe.hparams) for f in dataclasses.fields(kind)}
-    return prx.make(algorithm, env, **{k: v for k, v in TINY.items() if k in known} | settings)
+    settings = {k: v for k, v in TINY.items() if k in known} | settings
+    if getattr(recipe.config, "episodic", False):
+        settings["num_steps"] = None
+        if isinstance(env, str):
+            settings["env_params"] = {"max_steps_in_episode": 12}
+    return prx.make(algorithm, env, **settings)
 
 
 @dataclass(frozen=True)
