@@ -99,7 +99,7 @@ def on_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functi
         if num_final < num_steps:
             seen = seen._replace(beyond=final[0])
         rollout, normalizer = finish(state, hparams, seen, (vec_state.obs, memory))
-        rollout = rollout.replace(env_steps=env_steps)
+        rollout = rollout.replace(env_steps=jnp.full_like(rollout.reward, env_steps))
         return state.replace(env=vec_state, carry=memory, normalizer=normalizer), rollout, seen
 
     def finish(state: State, hparams: Any, seen: Seen, last: tuple[Array, PyTree]) -> tuple[Rollout, Any]:

@@ -29,7 +29,7 @@ import scipy.linalg  # noqa: F401  (loads the BLAS that threadpool_limits limits
 import xarray as xr
 from threadpoolctl import threadpool_limits
 
-from purejaxrl_ext import checkpoints, results
+from purejaxrl_ext import checkpoints, logs, results
 from purejaxrl_ext.checkpoints import Checkpoints, one_run
 from purejaxrl_ext.locks import hold
 from purejaxrl_ext.program import CAPACITY, NEVER, Program, Runs, available_memory, compiled, lay_out
@@ -408,6 +408,15 @@ class WaveRun:
         built = compiled(self.algorithm, self.runs)
         hparams = jax.device_put(self.runs.hparams, built.init.input_shardings[0][1])
         state, diverged_at = self._start(built, hparams, saved)
+        started = {self.label: self.done * self.algorithm.steps_per_update}
+        with logs.opened(self.options.log, self.options.path, self._log_config(), started) as self.log:
+            state, diverged_at = self._loop(built, hparams, state, diverged_at, saved)
+        self._note_seconds(time.perf_counter() - began)
+        return state
+
+    def _loop(
+        self, built: Program, hparams: PyTree, state: State, diverged_at: Array, saved: Checkpoints | None
+    ) -> tuple[State, Array]:
         last = np.int32(self.num_updates - 1)
         length, saved_at = 1, time.perf_counter()
         try:
@@ -431,8 +440,16 @@ class WaveRun:
             if saved is not None:
                 with self._disk("waiting for the last checkpoint"):
                     saved.wait()
-        self._note_seconds(time.perf_counter() - began)
-        return state
+        return state, diverged_at
+
+    @property
+    def label(self) -> str:
+        """What logs call it: the arm, and which wave if there are several."""
+        return self.name if len(self.plan.waves[self.name]) == 1 else f"{self.name}-{self.wave.name}"
+
+    def _log_config(self) -> dict[str, Any]:
+        config = self.plan.config()
+        return config | {"seeds": self.seeds, "arms": {self.label: config["arms"][self.name]}}
 
     def _fit(self, length: int) -> int:
         """Updates of the next chunk: about a second, and no further than the next evaluation or the end."""
@@ -492,8 +509,7 @@ class WaveRun:
         steps = self.algorithm.steps_per_update
         self._advance(length, length * steps * self.runs.num_runs, rows["episode_return"])
         env_steps = (np.arange(start, self.done) + 1.0) * steps
-        for logger in self.options.log:
-            logger.log(self.name, env_steps, rows, {**self.plan.grid, "seed": self.seeds})
+        self.log(self.label, env_steps, rows)
 
     def _advance(self, updates: int, gained: int = 0, returns: np.ndarray | None = None) -> None:
         steps = updates * self.algorithm.steps_per_update

@@ -178,13 +178,7 @@ def _in_memory(plan: Plan, options: Options) -> xr.Dataset:
 def _on_disk(path: Path, plan: Plan, options: Options) -> xr.Dataset:
     # Others may be at work on other arms or blocks of seeds; none may grow the store meanwhile.
     with hold(path, "run", "the store", shared=True):
-        for logger in options.log:
-            logger.open(path, plan.config())
-        try:
-            run(plan, options)
-        finally:
-            for logger in options.log:
-                logger.close()
+        run(plan, options)
     _meet("finished")
     return results.load(path)
 

@@ -77,15 +77,33 @@ class Policy:
             key: of the sampling; needed unless the policy is greedy.
 
         Raises:
-            ValueError: another shape, or no key where one is needed.
+            ValueError: another shape, no key where one is needed, or a policy with a memory: that takes :meth:`step`.
+        """
+        memory = jax.tree.leaves(self.initial_carry())
+        check(not memory, "policy", "recurrent", "one without a memory; carry its hidden state along with policy.step")
+        return self.step((), obs, key)[0]
+
+    def initial_carry(self, num: int | None = None) -> PyTree:
+        """The hidden state before an episode's first observation, of one environment or of ``num``; () without a memory."""
+        carry = self.algorithm.functions.initial_carry(num or 1)
+        return carry if num else jax.tree.map(lambda x: x[0], carry)
+
+    def step(self, carry: PyTree, obs: Any, key: Array | None = None) -> tuple[Array, PyTree]:
+        """The action, as by calling, and the hidden state after it.
+
+        Args:
+            carry: of one environment, or ``[B, ...]`` with a batch of observations.
+            obs, key: as when calling.
         """
         obs, shape = jnp.asarray(obs), tuple(self.env.observation_shape)
         fits = obs.ndim - len(shape) in (0, 1) and obs.shape[obs.ndim - len(shape) :] == shape
         check(fits, "obs.shape", obs.shape, f"{shape}, or a batch of it")
         check(self.greedy or key is not None, "key", key, "a random key where greedy=False")
-        batch = obs if obs.ndim > len(shape) else obs[None]
-        action = _act(self.algorithm.functions, self.greedy, self.state, batch, key, self.hparams)
-        return action if obs.ndim > len(shape) else action[0]
+        if obs.ndim > len(shape):
+            return _act(self.algorithm.functions, self.greedy, self.state, carry, obs, key, self.hparams)
+        carry = jax.tree.map(lambda x: x[None], carry)
+        after = _act(self.algorithm.functions, self.greedy, self.state, carry, obs[None], key, self.hparams)
+        return jax.tree.map(lambda x: x[0], after)
 
     def evaluate(self, key: Array, num_episodes: int = 32, max_steps: int | None = None) -> Array:
         """Undiscounted returns ``[num_episodes]`` of whole episodes, by :func:`purejaxrl_ext.evaluate`.
@@ -211,11 +229,14 @@ def _algorithm(source: str | Path | xr.Dataset, arm: str | None) -> Algorithm:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _act(functions: Any, greedy: bool, state: State, obs: Array, key: Array | None, hparams: Any) -> Array:
-    """Actions ``[B, ...]`` for ``[B, ...]``; exploration is as at the end of training so far."""
+def _act(
+    functions: Any, greedy: bool, state: State, carry: PyTree, obs: Array, key: Array | None, hparams: Any
+) -> tuple[Array, PyTree]:
+    """Actions ``[B, ...]`` for ``[B, ...]``, and hidden states; exploration is as at the end of training so far."""
     noise = None if greedy else functions.noise(key, obs.shape[:1])
     env_steps = state.update.astype(jnp.float32) * functions.steps_per_update
-    return functions.act(state.params, state.normalizer, obs, noise, hparams, env_steps)
+    acted = functions.act(state.params, state.normalizer, obs, noise, hparams, env_steps, carry)
+    return acted.env_action, acted.carry
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -227,9 +248,9 @@ def _rollout(
     reset_key, key = jax.random.split(key)
 
     def step(carry: tuple, time: Array) -> tuple[tuple, tuple]:
-        env_state, obs, length = carry
+        env_state, obs, memory, length = carry
         noise_key, step_key = jax.random.split(jax.random.fold_in(key, time))
-        action = _act(functions, greedy, state, obs[None], noise_key, hparams)[0]
+        (action,), memory = _act(functions, greedy, state, memory, obs[None], noise_key, hparams)
         after = env.step(jax.random.split(step_key, 1)[0], env_state, action)
         truncated = jnp.zeros((), bool) if after.truncated is None else after.truncated
         if env.time_limit is not None:
@@ -240,7 +261,8 @@ def _rollout(
         done = after.terminated | truncated
         fresh = env.reset(jax.random.fold_in(reset_key, time))
         going = jax.tree.map(lambda f, g: jnp.where(done, f, g), fresh, (after.state, after.obs))
-        return (*going, jnp.where(done, 0, length + 1)), (now, (after.state, after.obs))
+        memory = jax.tree.map(lambda x, y: jnp.where(done, x, y), functions.initial_carry(1), memory)
+        return (*going, memory, jnp.where(done, 0, length + 1)), (now, (after.state, after.obs))
 
-    start = (*env.reset(jax.random.split(reset_key, 1)[0]), jnp.zeros((), jnp.int32))
+    start = (*env.reset(jax.random.split(reset_key, 1)[0]), functions.initial_carry(1), jnp.zeros((), jnp.int32))
     return jax.lax.scan(step, start, jnp.arange(num_steps))[1]

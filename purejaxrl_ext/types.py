@@ -67,7 +67,7 @@ class Rollout(struct.PyTreeNode):
             target network's, and the leaves begin with ``[B]``.
         next_online: the same by the online network, where that is another.
         discount: γ for each step; γ^m where ``reward`` sums m steps.
-        env_steps: float32 scalar, as ``act`` was given it, for targets that follow an exploration schedule; ``()`` in the replay
+        env_steps: ``[T, N]``, as ``act`` was given it, for targets that follow an exploration schedule; ``()`` in the replay
             loop, whose data are of many.
     """
 
