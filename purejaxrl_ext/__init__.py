@@ -5,6 +5,7 @@ from purejaxrl_ext import devices as _devices
 _devices.use_cores()
 _devices.use_compilation_cache()
 
+from purejaxrl_ext.cluster import initialize, launch
 from purejaxrl_ext.envs import Box, Discrete, EnvStep, make_env
 from purejaxrl_ext.make import ALGORITHMS, make
 from purejaxrl_ext.policies import Categorical, Gaussian, TanhGaussian

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import shutil
 import warnings
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ import xarray as xr
 from purejaxrl_ext import results
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.make import make
-from purejaxrl_ext.types import Algorithm, State, abstract_key
+from purejaxrl_ext.types import Algorithm, PyTree, State, abstract_key
 
 
 class States(NamedTuple):
@@ -46,6 +46,45 @@ class Snapshot(NamedTuple):
     diverged_at: np.ndarray
 
 
+class ArraysHandler(ocp.AsyncCheckpointHandler):
+    """A pytree of host arrays as one ``arrays.npz``, each with a checksum.
+
+    Orbax's own handlers let process 0 alone write host arrays, and here every process writes its own runs'.
+    """
+
+    FILE = "arrays.npz"
+
+    async def async_save(self, directory: Any, args: Arrays) -> list[Any]:
+        async def write() -> None:
+            leaves = jax.tree_util.tree_leaves_with_path(args.item)
+            np.savez(str(directory / self.FILE), **{jax.tree_util.keystr(path): leaf for path, leaf in leaves})
+
+        return [ocp.future.CommitFutureAwaitingContractedSignals(write())]
+
+    def save(self, directory: Any, args: Arrays) -> None:
+        raise NotImplementedError("the manager saves in the background")
+
+    def restore(self, directory: Any, args: Arrays) -> PyTree:
+        """The arrays, shaped and named as in ``args.item``."""
+        with np.load(str(directory / self.FILE)) as file:
+
+            def read(path: Any, like: np.ndarray) -> np.ndarray:
+                array = file[jax.tree_util.keystr(path)]
+                if (array.shape, array.dtype) != (like.shape, like.dtype):
+                    raise ValueError(f"{jax.tree_util.keystr(path)} is {array.dtype}{array.shape}")
+                return array
+
+            return jax.tree_util.tree_map_with_path(read, args.item)
+
+
+@ocp.args.register_with_handler(ArraysHandler, for_save=True, for_restore=True)
+@dataclass
+class Arrays(ocp.args.CheckpointArgs):
+    """What :class:`ArraysHandler` saves, or what it restores looks like."""
+
+    item: PyTree
+
+
 class Checkpoints:
     """The checkpoints of one wave of one arm: written in the background, atomically; the last ``keep`` stay.
 
@@ -60,9 +99,8 @@ class Checkpoints:
             index = jax.process_index()
             alone = ocp.options.MultiprocessingOptions(index, {index}, f"process{index}")
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False, multiprocessing_options=alone)
-        handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
         self.where = where
-        self.manager = ocp.CheckpointManager(where, item_handlers=handler, options=options)
+        self.manager = ocp.CheckpointManager(where, item_handlers=ArraysHandler(), options=options)
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -81,7 +119,7 @@ class Checkpoints:
         state = state.replace(key=jax.random.key_data(state.key))
         rows = jax.tree.map(lambda x: np.array(x)[:num_runs], state.replace(update=()))
         snapshot = Snapshot(rows.replace(update=np.array(state.update)), np.array(diverged_at)[:num_runs])
-        self.manager.save(update, args=ocp.args.StandardSave(snapshot._asdict()))
+        self.manager.save(update, args=Arrays(snapshot))
 
     def wait(self) -> None:
         """Until what is being written is on disk; raises what went wrong there."""
@@ -98,10 +136,10 @@ class Checkpoints:
         target = Snapshot(shapes.replace(update=np.zeros((), np.int32)), np.zeros(num_runs, np.int32))
         for update in sorted(self.manager.all_steps(), reverse=True):
             try:
-                found = self.manager.restore(update, args=ocp.args.StandardRestore(target._asdict()))
-                if found["state"].update != update:
-                    raise ValueError(f"it holds update {found['state'].update}")
-                return update, Snapshot(**found)
+                found = self.manager.restore(update, args=Arrays(target))
+                if found.state.update != update:
+                    raise ValueError(f"it holds update {found.state.update}")
+                return update, found
             except Exception as error:
                 reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
                 warnings.warn(

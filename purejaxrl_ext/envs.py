@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -320,11 +319,18 @@ def _freeze(env_params: dict[str, Any] | None) -> tuple[tuple[str, Any], ...]:
 _NEEDS_DOWNLOAD = {"MNISTBandit-bsuite"}
 
 
+def _gymnax() -> Any:
+    # Its import computes, after which neither devices nor other processes can be chosen: not before it is needed.
+    import gymnax
+
+    return gymnax
+
+
 @functools.cache
 def _gymnax_make(name: str, full_action_set: bool) -> tuple[Any, Any]:
     if full_action_set:
-        return gymnax.make(name, use_minimal_action_set=False)
-    return gymnax.make(name)
+        return _gymnax().make(name, use_minimal_action_set=False)
+    return _gymnax().make(name)
 
 
 @dataclass(frozen=True)
@@ -345,7 +351,7 @@ class GymnaxEnv:
     full_action_set: bool = False
 
     def __post_init__(self) -> None:
-        known = [n for n in gymnax.registered_envs if n not in _NEEDS_DOWNLOAD]
+        known = [n for n in _gymnax().registered_envs if n not in _NEEDS_DOWNLOAD]
         if self.name in _NEEDS_DOWNLOAD:
             raise ValueError(f"environment {self.name!r} downloads its data when made, which is not supported")
         if self.name not in known:

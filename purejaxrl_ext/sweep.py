@@ -69,19 +69,48 @@ def sweep(
         FileExistsError: ``out`` holds a run; :func:`resume` goes on with it.
         MemoryError: not even one seed fits.
     """
-    named = _named(arms)
-    check(eval_every >= 0, "eval_every", eval_every, "0 or greater")
-    check(eval_episodes > 0, "eval_episodes", eval_episodes, "greater than 0")
     path = None if out is None else Path(out)
     options = _options(path, progress, checkpoint_seconds, keep_checkpoints, keep_states, log)
-    listed = _seeds(num_seeds, seeds)
-    if path is not None:
-        _make_directory(path)
-    plan = _plan(named, total_steps, listed, _grid(named, grid or {}), eval_every, eval_episodes, wave_size)
+    plan = _plan(arms, total_steps, num_seeds, seeds, grid, eval_every, eval_episodes, wave_size)
     if path is None:
         return _in_memory(plan, options)
+    _make_directory(path)
     _allocate(path, plan)
     return _on_disk(path, plan, options)
+
+
+def create(
+    arms: Arms,
+    *,
+    out: str | Path,
+    total_steps: int,
+    num_seeds: int | None = None,
+    seeds: Sequence[int] | None = None,
+    grid: Mapping[str, Sequence[float]] | None = None,
+    eval_every: int = 0,
+    eval_episodes: int = 32,
+    wave_size: int | None = None,
+) -> None:
+    """Make a run's directory without running it, for :func:`resume` to work on; arguments as of :func:`sweep`."""
+    plan = _plan(arms, total_steps, num_seeds, seeds, grid, eval_every, eval_episodes, wave_size)
+    _make_directory(Path(out))
+    _allocate(Path(out), plan)
+
+
+def unfinished(out: str | Path, arms: Arms | None = None) -> list[str]:
+    """Names of a run's arms that are not finished.
+
+    Raises:
+        ValueError: one of ``arms`` is the run's by name and has other settings.
+    """
+    path = Path(out)
+    config = results.read_config(path)
+    plan = _stored_plan(path, config, {} if arms is None else _named(arms))
+    return [
+        name
+        for name, waves in plan.waves.items()
+        if any(not (path / "checkpoints" / name / w.name / str(plan.num_updates(name))).is_dir() for w in waves)
+    ]
 
 
 def resume(
@@ -212,21 +241,27 @@ def _meet(name: str) -> None:
 
 
 def _plan(
-    named: dict[str, Algorithm],
+    arms: Arms,
     total_steps: int,
-    seeds: list[int],
-    grid: dict[str, list[float]],
+    num_seeds: int | None,
+    seeds: Sequence[int] | None,
+    grid: Mapping[str, Sequence[float]] | None,
     eval_every: int,
     eval_episodes: int,
     wave_size: int | None,
 ) -> Plan:
+    named = _named(arms)
+    listed = _seeds(num_seeds, seeds)
+    values = _grid(named, grid or {})
+    check(eval_every >= 0, "eval_every", eval_every, "0 or greater")
+    check(eval_episodes > 0, "eval_episodes", eval_episodes, "greater than 0")
     check(total_steps > 0, "total_steps", total_steps, "greater than 0")
     whole = wave_size is None or (isinstance(wave_size, int) and wave_size > 0)
     check(whole, "wave_size", wave_size, "None or an int of at least 1")
-    block = -(-len(seeds) // jax.process_count())
-    slots = add_seeds([], seeds, block)
+    block = -(-len(listed) // jax.process_count())
+    slots = add_seeds([], listed, block)
     waves = {name: cut(slots, block, min(wave_size or block, block)) for name in named}
-    return Plan(named, grid, slots, block, waves, int(total_steps), eval_every, eval_episodes)
+    return Plan(named, values, slots, block, waves, int(total_steps), eval_every, eval_episodes)
 
 
 def _stored_plan(path: Path, config: dict[str, Any], given: dict[str, Algorithm]) -> Plan:
@@ -278,7 +313,7 @@ def _warn_of_changes(path: Path, config: dict[str, Any]) -> None:
         for what, before in config[key].items()
         if (after := now[key].get(what)) != before
     ]
-    if changed:
+    if changed and any(path.glob("checkpoints/*/*/[0-9]*")):
         warnings.warn(
             f"the run {str(path)!r} goes on with other conditions than it began with, so that its numbers will not be those "
             f"of one never stopped: {'; '.join(changed)}",
