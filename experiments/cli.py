@@ -26,6 +26,11 @@ def run(main: Callable[..., None], description: str | None, settings: type) -> N
 
     arguments: Any = tyro.cli(settings, description=description)
     try:
+        if getattr(arguments, "distributed", False):
+            from purejaxrl_ext import initialize
+
+            # Before anything computes.
+            initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
         main(arguments)
     except MISTAKES as error:
         print(f"error: {error}", file=sys.stderr)

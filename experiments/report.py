@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import jax
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 import purejaxrl_ext as prx
-from purejaxrl_ext import plots, stats
+from purejaxrl_ext import logs, plots, stats
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,20 @@ class Report:
     """go on with the run in --out from its last checkpoints, also to more seeds or steps; start it if there is none"""
     checkpoint_seconds: float = 60.0
     """between checkpoints"""
+    wave_size: int | None = None
+    """seeds that run at once, at most; default: as many as fit into memory"""
+    tensorboard: bool = False
+    """also write logs for TensorBoard, into --out"""
+    wandb: str | None = None
+    """also log to this project of Weights & Biases, offline"""
+    distributed: bool = False
+    """one of several processes, which JAX finds by itself (Slurm, Open MPI, Kubernetes) or by the next three"""
+    coordinator: str | None = None
+    """host:port of process 0"""
+    num_processes: int | None = None
+    """how many processes there are"""
+    process_id: int | None = None
+    """which of them this is, from 0"""
     center: Literal["mean", "iqm"] = "mean"
     """over seeds, in the table and the figures"""
     smooth: float | None = None
@@ -50,24 +65,30 @@ def run_and_report(
         if value is not None and not 0.0 < value <= 1.0:
             raise ValueError(f"{name}={value} is not allowed: it must be in (0, 1]")
     began = time.perf_counter()
-    if study.resume and study.out is None:
-        raise ValueError("resume=True needs --out, the directory of the run to go on with")
+    for name in ("resume", "distributed"):
+        if getattr(study, name) and study.out is None:
+            raise ValueError(f"{name}=True needs --out, the directory of the run")
     out = study.out or fresh_directory(Path("runs"))
+    log = [logs.TensorBoard()] if study.tensorboard else []
+    log += [logs.WandB(study.wandb)] if study.wandb else []
     settings = {
         "num_seeds": study.num_seeds,
         "total_steps": study.total_steps,
         "checkpoint_seconds": study.checkpoint_seconds,
+        "log": log,
     }
     print(f"{title}, {study.num_seeds} seeds, {study.total_steps:,} environment steps each, into {out}")
     try:
         if study.resume and (out / "config.json").exists():
             dataset = prx.resume(out, arms=arms, **settings)
         else:
-            dataset = prx.sweep(arms, out=out, **settings)
+            dataset = prx.sweep(arms, out=out, wave_size=study.wave_size, **settings)
     except KeyboardInterrupt:
         print(f"\n{stopped(out)}", file=sys.stderr)
         raise SystemExit(130) from None
 
+    if jax.process_index() > 0:
+        return  # the first of several processes reports for all
     table = stats.summary(dataset, table_of, last=study.last, center=study.center)
     table.to_csv(out / "summary.csv")
     smooth = study.smooth or min(1.0, 20.0 / dataset.sizes["update"])

@@ -66,7 +66,7 @@ class ArraysHandler(ocp.AsyncCheckpointHandler):
 
     def restore(self, directory: Any, args: Arrays) -> PyTree:
         """The arrays, shaped and named as in ``args.item``."""
-        with np.load(str(directory / self.FILE)) as file:
+        with open(str(directory / self.FILE), "rb") as opened, np.load(opened) as file:
 
             def read(path: Any, like: np.ndarray) -> np.ndarray:
                 array = file[jax.tree_util.keystr(path)]

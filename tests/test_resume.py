@@ -164,7 +164,7 @@ def test_a_finished_run_is_only_read(whole, monkeypatch, compilations):
     assert not compilations
 
 
-@pytest.mark.parametrize("damage", ["truncated", "emptied", "metadata", "another's"])
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "flipped", "missing", "another's"])
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(whole, stopped, damage):
     last = newest(stopped)
     if damage == "truncated":
@@ -174,11 +174,14 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(whole, stopped, dama
         for file in last.rglob("*"):
             if file.is_file():
                 file.write_bytes(b"")
-    elif damage == "metadata":
-        for file in last.rglob("*METADATA*"):
-            file.unlink()
-        for file in last.rglob("manifest*"):
-            file.unlink()
+    elif damage == "flipped":
+        (file,) = last.rglob("arrays.npz")
+        content = bytearray(file.read_bytes())
+        content[len(content) // 3] ^= 1
+        file.write_bytes(content)
+    elif damage == "missing":
+        (file,) = last.rglob("arrays.npz")
+        file.unlink()
     else:
         one_before = last.with_name(str(int(last.name) - 1))
         shutil.rmtree(last)
