@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from purejaxrl_ext import exact, mdps, prediction, returns
 from purejaxrl_ext.types import Array
@@ -97,7 +99,7 @@ def main(study: Study) -> None:
         f"{study.num_episodes} episodes"
     )
     study.figure.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(study.figure)
+    save(figure, study.figure)
     print(f"{study.figure}; {whole:.2%} of the episodes ended by themselves; {time.perf_counter() - began:.0f} s")
 
 
@@ -211,6 +213,17 @@ def draw_parts(panel: Axes, name: str, values: tuple, bias: np.ndarray, variance
     panel.plot(x, bias + variance, color="#009E73", linestyle="--", label="sum: mean squared error")
     panel.set_xticks(x, [f"{value:g}" for value in values], fontsize="x-small")
     panel.set(xlabel=name, ylabel="mean over states", ylim=(0.0, None))
+
+
+def save(figure: Figure, path: Path) -> None:
+    """As savefig; a PNG with a palette of 64 colours, which lines are none the worse for, takes a third of the space."""
+    if path.suffix != ".png":
+        figure.savefig(path)
+        return
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    with Image.open(drawn) as image:
+        image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 if __name__ == "__main__":
