@@ -14,9 +14,10 @@ def pca_rank(function):
     compare(function, 3, features=features(1.0, 1.0, 1.0))
     # Of 101 the first has 100, more than 99%; of 104 it has 96% and needs the second. Plain sums of σ would say 3.
     compare(function, 1, features=features(10.0, 1.0, 0.0))
-    compare(function, 2, features=features(10.0, 2.0, 0.1))
-    # Not centred: a constant column counts.
-    compare(function, 1, features=jnp.ones((5, 3)))
+    compare(function, 2, features=features(10.0, 2.0, 0.3))
+    # Not centred: the constant column is nearly all there is.
+    constant = jnp.array([[10.0, 0.5, 0.0], [10.0, -0.5, 0.0], [10.0, 0.0, 0.5], [10.0, 0.0, -0.5]])
+    compare(function, 1, features=constant)
 
 
 def dead_units(function):
