@@ -73,5 +73,7 @@ def text(value: Any) -> str:
     array = np.asarray(value)
     if array.dtype == object:
         return str(value)
+    if array.ndim == 0:
+        return f"{array[()]:.5g}" if np.issubdtype(array.dtype, np.floating) else str(array[()])
     shown = np.array2string(array, precision=4, suppress_small=True, threshold=40, prefix=" " * 12)
     return f"{shown}, shape {array.shape}" if array.ndim > 1 else shown

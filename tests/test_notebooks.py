@@ -20,6 +20,7 @@ MAX_BYTES = 500_000
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path, monkeypatch, tmp_path):
     monkeypatch.setenv("PRX_NOTEBOOK_FAST", "1")
+    monkeypatch.setenv("PRX_NOTEBOOK_DIR", str(path.parent))
     notebook = nbformat.read(path, as_version=4)
     where = {"metadata": {"path": str(tmp_path)}}
     client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where)
