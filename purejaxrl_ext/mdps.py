@@ -24,6 +24,7 @@ from flax import struct
 
 from purejaxrl_ext.envs import Discrete, EnvStep
 from purejaxrl_ext.errors import check, unknown_name
+from purejaxrl_ext.render import BLUE, GREEN, GREY, ORANGE, Canvas
 from purejaxrl_ext.types import Array, PyTree
 
 
@@ -123,12 +124,14 @@ class TabularEnv:
         observations: ``[S, ...]`` what the agent sees in each state; None: the state, one-hot.
         time_limit: steps after which the loop truncates an episode; None: never.
         name: for results and messages.
+        map: the grid that the states are cells of (:func:`read_map`), for its picture; None: they are drawn in a row.
     """
 
     mdp: MDP = field(repr=False)
     observations: Any = field(default=None, repr=False)
     time_limit: int | None = None
     name: str = "mdp"
+    map: str | Sequence[str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         # On the host: its bytes say which environment it is, and a trace takes it as a constant.
@@ -137,6 +140,8 @@ class TabularEnv:
         table = np.eye(size, dtype=np.float32) if self.observations is None else np.asarray(self.observations)
         object.__setattr__(self, "observations", table)
         check(table.ndim >= 1 and len(table) == size, "observations", table.shape, f"of shape [{size}, ...]")
+        cells = size if self.map is None else len(read_map(self.map).cells)
+        check(cells == size, "map", self.map, f"of {size} cells, one for each state")
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
@@ -149,7 +154,7 @@ class TabularEnv:
     @functools.cached_property
     def _identity(self) -> tuple:
         arrays = [*jax.tree.leaves(self.mdp), self.observations]
-        return self.name, self.time_limit, *((x.shape, x.dtype.str, x.tobytes()) for x in arrays)
+        return self.name, self.time_limit, str(self.map), *((x.shape, x.dtype.str, x.tobytes()) for x in arrays)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TabularEnv) and self._identity == other._identity
@@ -166,6 +171,15 @@ class TabularEnv:
         state = draw(mdp.transition[env_state, action], jax.random.uniform(key))
         observation = jnp.asarray(self.observations)[state]
         return EnvStep(state, observation, mdp.reward[env_state, action, state], mdp.terminal[state])
+
+    def render(self, env_state: Any) -> np.ndarray:
+        """``[H, W, 3]`` uint8: the agent a blue disc; terminal states green, walls grey, cliffs orange, floor white."""
+        if self.map is None:
+            chars = np.where(self.mdp.terminal, "G", ".")[None]
+            cells = np.argwhere(chars != "#")
+        else:
+            chars, cells = map_array(self.map), read_map(self.map).cells
+        return draw_cells(chars, cells[int(env_state)])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -246,17 +260,40 @@ class Grid(NamedTuple):
     walls: np.ndarray
 
 
+COLOURS = {"S": (255, 255, 255), ".": (255, 255, 255), "G": GREEN, "#": GREY, "X": ORANGE}
+
+
+def map_array(text: str | Sequence[str]) -> np.ndarray:
+    """A map as an array ``[H, W]`` of characters; rows must be of one length."""
+    rows = text.split("\n") if isinstance(text, str) else list(text)
+    check(len({len(row) for row in rows}) == 1, "map", text, "of rows of one length")
+    return np.array([list(row) for row in rows])
+
+
+def draw_cells(chars: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """A map ``[H, W]`` as a picture ``[., ., 3]`` uint8 with a disc at ``place``, row and column."""
+    height, width = chars.shape
+    canvas = Canvas((0.0, -float(height)), (float(width), 0.0))
+    for (row, column), char in np.ndenumerate(chars):
+        canvas.box((column, -row - 1), (column + 1, -row), COLOURS[char])
+    for row in range(1, height):
+        canvas.line([(0.0, -row), (width, -row)], GREY, 0.0)
+    for column in range(1, width):
+        canvas.line([(column, 0.0), (column, -height)], GREY, 0.0)
+    canvas.circle((place[1] + 0.5, -place[0] - 0.5), 0.33, BLUE)
+    return np.asarray(canvas.image)
+
+
 def read_map(text: str | Sequence[str]) -> Grid:
     """Read a map: ``S`` start, ``G`` goal, ``.`` floor, ``#`` wall, ``X`` cliff; a string or a sequence of rows.
 
     Raises:
         ValueError: another character, rows of unequal length, no start or no goal, or a cell that no start leads to.
     """
-    rows = text.split("\n") if isinstance(text, str) else list(text)
-    check(len({len(row) for row in rows}) == 1, "map", text, "of rows of one length")
-    for char in "".join(rows):
-        check(char in "SG.#X", "map", char, "made of S (start), G (goal), . (floor), # (wall) and X (cliff)")
-    chars = np.pad(np.array([list(row) for row in rows]), 1, constant_values="#")
+    inside = map_array(text)
+    for char in inside.ravel():
+        check(char in COLOURS, "map", str(char), "made of S (start), G (goal), . (floor), # (wall) and X (cliff)")
+    chars = np.pad(inside, 1, constant_values="#")
     cells = np.argwhere(np.isin(chars, list("SG.")))
     number = np.full(chars.shape, -1)
     number[tuple(cells.T)] = np.arange(len(cells))
@@ -347,20 +384,21 @@ def wall_observations(map: str | Sequence[str] = CHEESE, **_: Any) -> np.ndarray
 
 
 class Shipped(NamedTuple):
-    """An environment by name: what makes its MDP, the default time limit, and what makes its observations."""
+    """An environment by name: what makes its MDP, the default time limit and map, and what makes its observations."""
 
     mdp: Callable[..., MDP]
     time_limit: int
+    map: str | None = None
     observations: Callable[..., Any] = lambda **_: None
 
 
 SHIPPED: dict[str, Shipped] = {
     "recycling_robot": Shipped(recycling_robot, 100),
     "random_walk": Shipped(random_walk, 1000),
-    "gridworld": Shipped(gridworld, 100),
-    "cliff_walking": Shipped(cliff_walking, 500),
-    "maze": Shipped(maze, 100, wall_observations),
-    "maze_observed": Shipped(maze, 100),
+    "gridworld": Shipped(gridworld, 100, SMALL),
+    "cliff_walking": Shipped(cliff_walking, 500, CLIFF),
+    "maze": Shipped(maze, 100, CHEESE, wall_observations),
+    "maze_observed": Shipped(maze, 100, CHEESE),
 }
 
 
@@ -382,4 +420,5 @@ def make_tabular(name: str, env_params: dict[str, Any] | None = None) -> Tabular
         if key not in known:
             raise ValueError(unknown_name(f"env_params of mdp:{name}", key, known))
     time_limit = params.pop("time_limit", shipped.time_limit)
-    return TabularEnv(shipped.mdp(**params), shipped.observations(**params), time_limit, f"mdp:{name}")
+    drawn = params.get("map", shipped.map)
+    return TabularEnv(shipped.mdp(**params), shipped.observations(**params), time_limit, f"mdp:{name}", drawn)

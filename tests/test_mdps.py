@@ -9,7 +9,7 @@ import pytest
 from toys import tiny
 
 import purejaxrl_ext as prx
-from purejaxrl_ext import exact, mdps
+from purejaxrl_ext import exact, mdps, render
 from purejaxrl_ext.envs import check_env
 
 NAMES = [f"mdp:{name}" for name in mdps.SHIPPED]
@@ -231,3 +231,30 @@ def test_ppo_comes_near_the_exact_optimum():
     best = mdp.initial @ exact.value_iteration(mdp, gamma)
     assert exact.objective(mdp, exact.uniform(mdp), gamma) < 3 * best
     assert exact.objective(mdp, jax.nn.softmax(logits), gamma) > best - 0.5
+
+
+def disc(picture):
+    """Centre (row, column) of the agent's disc, as a share of the picture."""
+    rows, columns = np.nonzero((picture == render.BLUE).all(-1))
+    return rows.mean() / picture.shape[0], columns.mean() / picture.shape[1]
+
+
+def test_a_grid_is_drawn_with_the_agent_in_its_cell():
+    env = prx.make_env("mdp:cliff_walking")
+    for state, (row, column) in enumerate(mdps.read_map(mdps.CLIFF).cells):
+        picture = env.render(state)
+        assert picture.dtype == np.uint8 and picture.shape == (80, 240, 3)
+        np.testing.assert_allclose(disc(picture), ((row + 0.5) / 4, (column + 0.5) / 12), atol=0.01)
+    picture = env.render(0)
+    for place, color in (((70, 30), render.ORANGE), ((70, 235), render.GREEN), ((10, 110), (255, 255, 255))):
+        assert tuple(picture[place]) == color
+
+
+def test_states_of_no_grid_are_drawn_in_a_row():
+    env = mdps.TabularEnv(mdps.random_walk(3))
+    pictures = render.frames(env, jnp.arange(5), jnp.eye(5))
+    for state, picture in enumerate(pictures):
+        np.testing.assert_allclose(disc(picture), (0.5, (state + 0.5) / 5), atol=0.02)
+    assert tuple(pictures[2][5, 5]) == tuple(pictures[2][5, 235]) == render.GREEN
+    with pytest.raises(ValueError, match="cell"):
+        mdps.TabularEnv(mdps.random_walk(3), map=mdps.SMALL)
