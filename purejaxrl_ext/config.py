@@ -111,20 +111,26 @@ class OnPolicyConfig(LoopConfig):
         num_epochs: passes over the data of an update.
         num_minibatches: minibatches of a pass; must divide ``num_envs * num_steps``.
         normalize_rewards: divide rewards by the running standard deviation of the discounted return.
+        data_parallel: devices of this process that share each run's environments (see :mod:`purejaxrl_ext.shards`); must
+            divide ``num_envs``, and ``num_minibatches`` each device's share of the data. 1: a run has one device, and a
+            sweep's runs are divided among the devices.
     """
 
     num_steps: int | None = 128
     num_epochs: int = 4
     num_minibatches: int = 4
     normalize_rewards: bool = False
+    data_parallel: int = 1
 
     # Whether each rollout begins with a fresh episode in every environment, of which the first is what counts.
     episodic = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "num_epochs", "num_minibatches")
+        positive(self, "num_epochs", "num_minibatches", "data_parallel")
         flag(self, "normalize_rewards")
+        devices = self.data_parallel
+        check(self.num_envs % devices == 0, "data_parallel", devices, f"a divisor of num_envs={self.num_envs}")
         if self.episodic and self.num_steps is None:
             return  # until the environment is known
         positive(self, "num_steps")
@@ -134,6 +140,9 @@ class OnPolicyConfig(LoopConfig):
             self.num_minibatches,
             f"a divisor of num_envs * num_steps = {self.num_envs} * {self.num_steps} = {self.steps_per_update}",
         )
+        share = self.steps_per_update // devices
+        allowed = f"a divisor of num_envs * num_steps / data_parallel = {share}, a device's share"
+        check(share % self.num_minibatches == 0, "num_minibatches", self.num_minibatches, allowed)
 
     @property
     def steps_per_update(self) -> int:

@@ -19,6 +19,7 @@ from purejaxrl_ext import dqn, metrics, normalize, optim, policies, replay, retu
 from purejaxrl_ext.envs import Environment, Transition, max_truncations, reset_pool, vec_reset, vec_step
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.memory import FeedForward, Recurrent, Samples, adapt, flatten
+from purejaxrl_ext.shards import Shards
 from purejaxrl_ext.types import Acted, Array, Metrics, Output, PyTree, Rollout, Rule, State, VecState
 
 
@@ -37,13 +38,15 @@ class Functions(NamedTuple):
     initial_carry: Callable[[int], PyTree]
     steps_per_update: int
     metrics_every: int
+    data_parallel: int = 1
 
 
 def on_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functions:
     """Collect T × N transitions with the current network, aim with ``rule.targets``, and learn for E epochs.
 
     With ``config.episodic`` every environment begins the rollout with a fresh episode, and the metrics count that one alone.
-    Minibatches are of transitions; with a memory, of whole sequences.
+    Minibatches are of transitions; with a memory, of whole sequences. With ``config.data_parallel`` all but ``init`` is of one
+    device's share of the environments (see :mod:`~purejaxrl_ext.shards`).
 
     Args:
         rule: the learning rule.
@@ -55,18 +58,25 @@ def on_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functi
         ``init(key, hparams) -> State`` and ``step(state, hparams, measure) -> (State, metrics)``.
 
     Raises:
-        ValueError: ``num_minibatches`` does not divide the sequences of a network with a memory.
+        ValueError: ``num_minibatches`` does not divide the sequences of a network with a memory, or there are fewer devices
+            than ``data_parallel``.
     """
+    whole, shards = config, Shards(config.data_parallel)
+    config = shards.part(whole)
     num_steps, num_envs = config.num_steps, config.num_envs
     num_final = 0 if config.time_limit_terminates else max_truncations(env, num_steps)
     agent = adapt(network)
     act = make_act(rule, env, agent)
     num_samples = num_envs if isinstance(agent, Recurrent) else config.steps_per_update
-    allowed = f"a divisor of num_envs={num_envs}: minibatches are of whole sequences"
+    share = " / data_parallel = " if shards.num_devices > 1 else "="
+    allowed = f"a divisor of num_envs{share}{num_envs}: minibatches are of whole sequences"
     check(num_samples % config.num_minibatches == 0, "num_minibatches", config.num_minibatches, allowed)
 
+    # Of leaves [T, N, ...], all devices' environments.
+    together = functools.partial(shards.gather, axis=1)
+
     def init(key: Array, hparams: Any) -> State:
-        return first_state(env, agent, config, hparams, *jax.random.split(key, 4))
+        return first_state(env, agent, whole, hparams, *jax.random.split(key, 4))
 
     def collect(state: State, hparams: Any, keys: tuple, env_steps: Array) -> tuple[State, Rollout, Seen]:
         noise_key, env_key, pool_key = keys
@@ -119,9 +129,9 @@ def on_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functi
         output_beyond = values_of(agent.step(params, memory, beyond, jnp.zeros(len(beyond), bool))[1])
         output_beyond = jax.tree.map(lambda x: x.reshape(-1, num_envs, *x.shape[1:]), output_beyond)
         if config.normalize_rewards:
-            normalizer, reward = normalize.scale_rewards(normalizer, reward, done, hparams.gamma)
+            normalizer, reward = normalize.scale_rewards(normalizer, reward, done, hparams.gamma, together)
         if config.normalize_observations == "running":
-            normalizer = normalizer.replace(obs=normalize.update(normalizer.obs, seen.obs))
+            normalizer = normalizer.replace(obs=normalize.update(normalizer.obs, together(seen.obs)))
         successor = functools.partial(_successor, truncated=truncated, stored_whole=num_final == num_steps)
         return Rollout(
             obs=obs,
@@ -151,18 +161,19 @@ def on_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functi
 
             (value, logged), grads = jax.value_and_grad(loss, has_aux=True)(params)
             params, opt_state, norm = optim.apply(
-                grads, opt_state, params, hparams, learning_rate, config.separate_optimizers
+                shards.mean(grads), opt_state, params, hparams, learning_rate, config.separate_optimizers
             )
             return (params, opt_state), logged | {"loss": value, "grad_norm": norm}
 
         indices = order.reshape(config.num_epochs * config.num_minibatches, -1)
         (params, opt_state), logged = jax.lax.scan(minibatch, (params, opt_state), indices)
-        return params, opt_state, {name: x.mean() for name, x in logged.items()}
+        return params, opt_state, shards.mean({name: x.mean() for name, x in logged.items()})
 
     def step(state: State, hparams: Any, measure: Array | None = None) -> tuple[State, Metrics]:
         hparams = f32(hparams)
-        key, noise_key, env_key, pool_key, learn_key = jax.random.split(state.key, 5)
-        env_steps = state.update.astype(jnp.float32) * config.steps_per_update
+        key, *own = jax.random.split(state.key, 5)
+        noise_key, env_key, pool_key, learn_key = map(shards.fold, own)
+        env_steps = state.update.astype(jnp.float32) * whole.steps_per_update
         learning_rate = optim.anneal(hparams.learning_rate, hparams.anneal_steps, env_steps)
 
         before, first_carry = state.params, state.carry
@@ -174,15 +185,26 @@ def on_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functi
         if config.episodic:
             counted = returns.first_episode(transition.terminated | transition.truncated)
             transition = jax.tree.map(lambda x: jnp.where(counted, x, jnp.zeros((), x.dtype)), transition)
-        logged |= episode_metrics(transition) | {"value": greedy_value(rollout.output).mean(where=counted)}
+        logged |= episode_metrics(together(transition))
+        logged["value"] = together(greedy_value(rollout.output)).mean(where=together(counted))
         state = state.replace(params=params, opt_state=opt_state, key=key)
 
         def sample() -> Samples:
-            return jax.tree.map(lambda x: x[:: spread(config.steps_per_update, config)], samples)
+            some = jax.tree.map(lambda x: x[:: spread(config.steps_per_update, config)], samples)
+            return shards.gather(some, axis=0)
 
         return finish_step(rule, agent, config, state, before, logged, measure, sample, hparams)
 
-    return Functions(init, step, act, rule.noise, agent.initial_carry, config.steps_per_update, config.metrics_every)
+    return Functions(
+        init,
+        shards.spread(step),
+        act,
+        rule.noise,
+        agent.initial_carry,
+        whole.steps_per_update,
+        config.metrics_every,
+        shards.num_devices,
+    )
 
 
 def off_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functions:

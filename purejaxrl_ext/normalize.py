@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -53,16 +54,23 @@ def normalize_obs(normalizer: Normalizer | tuple, obs: Array) -> Array:
     return jnp.clip((obs.astype(jnp.float32) - mean) / jnp.sqrt(variance + 1e-8), -10.0, 10.0)
 
 
-def scale_rewards(normalizer: Normalizer, reward: Array, done: Array, gamma: Array | float) -> tuple[Normalizer, Array]:
+def scale_rewards(
+    normalizer: Normalizer,
+    reward: Array,
+    done: Array,
+    gamma: Array | float,
+    gather: Callable[[Array], Array] = lambda x: x,
+) -> tuple[Normalizer, Array]:
     """Rewards over the standard deviation of the discounted return (Engstrom et al. 2020), ``[T, N]``.
 
-    The statistics take in R_t = r_t + γ (1 − done_{t−1}) R_{t−1} of these rewards first.
+    The statistics take in R_t = r_t + γ (1 − done_{t−1}) R_{t−1} of these rewards first; ``gather`` adds those of the
+    run's environments on other devices.
     """
     # The same recursion, run forwards in time: reverse, and carry the last rollout's sum in at the front.
     began = jnp.concatenate([jnp.zeros_like(done[:1]), done[:-1]])[::-1]
     first = reward.at[0].add(gamma * normalizer.discounted_return)
     running = returns.discounted_sum(first[::-1], began, gamma)[::-1]
-    stats = update(normalizer.reward, running)
+    stats = update(normalizer.reward, gather(running))
     carried = jnp.where(done[-1], 0.0, running[-1])
     scaled = reward / jnp.sqrt(stats.variance + 1e-8)
     return normalizer.replace(reward=stats, discounted_return=carried), scaled

@@ -1,6 +1,7 @@
 """An algorithm compiled for many runs side by side, and the memory that takes.
 
-The runs' axis is sharded over this process's devices by a mesh and ``shard_map``; on a CPU its cores are the devices.
+The runs' axis is sharded over this process's devices by a mesh and ``shard_map``; on a CPU its cores are the devices. Where
+each run is itself spread over devices (:mod:`~purejaxrl_ext.shards`), between updates all of them hold all runs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from purejaxrl_ext.loops import f32
+from purejaxrl_ext.shards import AXIS
 from purejaxrl_ext.train import is_measured
 from purejaxrl_ext.types import Algorithm, Array, Metrics, PyTree, State, abstract_key
 
@@ -53,14 +55,20 @@ def program(functions: Any, axes: Any, devices: tuple, together: int, num_runs: 
     Args:
         functions: of the algorithm; equal settings give the same object.
         axes: hparams with 0 where a value differs between runs, else None.
-        devices: ``num_runs`` must be a multiple of their number.
+        devices: ``num_runs`` must be a multiple of their number, unless they share each run.
         together: a device vmaps at most so many of its runs, one such group after another; 0: all.
         num_runs: R.
     """
-    mesh = Mesh(np.array(devices), ("run",))
-    state_specs = State.axes(P("run"), P())
-    hparam_specs = jax.tree.map(lambda a: P("run") if a == 0 else P(), axes, is_leaf=lambda a: a is None)
-    everywhere = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
+    shared = functions.data_parallel > 1
+    mesh = Mesh(np.array(devices), (AXIS if shared else "run",))
+    runs_spec = P() if shared else P("run")
+    state_specs = State.axes(runs_spec, P())
+    hparam_specs = jax.tree.map(lambda a: runs_spec if a == 0 else P(), axes, is_leaf=lambda a: a is None)
+
+    def everywhere(function: Any, in_specs: Any, out_specs: Any) -> Any:
+        if shared:
+            return function
+        return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
     def sharding(specs: Any) -> Any:
         return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda s: isinstance(s, P))
@@ -110,13 +118,13 @@ def program(functions: Any, axes: Any, devices: tuple, together: int, num_runs: 
     def start(keys: Array, hparams: PyTree) -> State:
         return jax.vmap(functions.init, in_axes=(0, axes), out_axes=State.axes())(keys, hparams)
 
-    in_specs: tuple = (P("run"), hparam_specs)
+    in_specs: tuple = (runs_spec, hparam_specs)
     init = jax.jit(
         everywhere(start, in_specs=in_specs, out_specs=state_specs),
         in_shardings=sharding(in_specs),
         out_shardings=sharding(state_specs),
     )
-    in_specs, out_specs = (state_specs, P("run"), hparam_specs, P(), P()), (state_specs, P("run"), P("run"))
+    in_specs, out_specs = (state_specs, runs_spec, hparam_specs, P(), P()), (state_specs, runs_spec, runs_spec)
     chunk = jax.jit(
         everywhere(shard, in_specs=in_specs, out_specs=out_specs),
         in_shardings=sharding(in_specs),
@@ -162,14 +170,14 @@ def isolate(before: State, after: State, diverged_at: Array, logged: Metrics) ->
 
 
 class Runs(NamedTuple):
-    """The runs of one wave, flattened: R = grid cells × seeds, seeds fastest, padded to whole devices.
+    """The runs of one wave, flattened: R = grid cells × seeds, seeds fastest, padded to whole devices if those split them.
 
     Attributes:
         shape: (*grid, seed).
         keys: ``[R]``.
         hparams: scalars, or ``[R]`` where swept.
         axes: 0 where swept, else None.
-        devices: to shard over.
+        devices: that split the runs, or share each.
     """
 
     shape: tuple[int, ...]
@@ -197,8 +205,10 @@ def lay_out(algorithm: Algorithm, seeds: list[int], grid: dict[str, list[float]]
     """Keys and hparams of every run. Seed s has ``jax.random.key(s)``, whatever else is swept."""
     shape = (*map(len, grid.values()), len(seeds))
     count = int(np.prod(shape))
-    devices = tuple(jax.local_devices()[: min(count, jax.local_device_count())])
-    index = np.minimum(np.arange(-(-count // len(devices)) * len(devices)), count - 1)
+    shared = algorithm.functions.data_parallel
+    devices = tuple(jax.local_devices()[: shared if shared > 1 else count])
+    rows = count if shared > 1 else -(-count // len(devices)) * len(devices)
+    index = np.minimum(np.arange(rows), count - 1)
     cells = np.array(list(itertools.product(*grid.values(), range(len(seeds)))), dtype=np.float64)[index]
     keys = jax.vmap(jax.random.key)(jnp.asarray(np.array(seeds)[cells[:, -1].astype(int)]))
     swept = {name: jnp.asarray(cells[:, i], jnp.float32) for i, name in enumerate(grid)}
