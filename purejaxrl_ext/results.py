@@ -132,8 +132,11 @@ def load(path: str | Path) -> xr.Dataset:
     store = Path(path) / "results.zarr"
     try:
         dataset = xr.open_zarr(store, consolidated=False, chunks=None)
-    except (FileNotFoundError, KeyError) as error:
-        raise FileNotFoundError(f"path={str(path)!r} has no results yet: the run is being made") from error
+    except FileNotFoundError:
+        dataset = xr.Dataset()
+    # Its coordinates are written last, these after the others.
+    if not {"seed", "update", "env_step"} <= set(dataset.coords):
+        raise FileNotFoundError(f"path={str(path)!r} has no results yet: the run is being made")
     dataset = dataset.isel(seed=np.flatnonzero(dataset["seed"].values != PADDING))
     return dataset[sorted(dataset.data_vars, key=str)].load().assign_attrs(attrs)
 

@@ -276,9 +276,12 @@ def run(plan: Plan, options: Options) -> Outcome | None:
         checked: set[str] = set()
         while todo:
             name, wave = todo[0]
-            # Once for an arm: what the wave before has freed may not show yet.
-            width = wave.width if name in checked else fitting(plan, options, name, wave)
-            checked.add(name)
+            width = wave.width
+            # Once for an arm: what the wave before has freed may not show yet. One that has begun keeps its width, of which
+            # its numbers are.
+            if name not in checked and not saved_updates(options.path, name, wave):
+                width = fitting(plan, options, name, wave)
+                checked.add(name)
             if width == wave.width:
                 try:
                     state = WaveRun(plan, options, name, wave, bar, stop, outcome).run()
@@ -289,11 +292,10 @@ def run(plan: Plan, options: Options) -> Outcome | None:
             # Not in the handler, whose traceback holds the arrays that must go.
             if width < wave.width:
                 bar.warn(f"arm {name!r}: {wave.width} seeds at once do not fit into memory; going on with {width}")
-                mine = [w for n, w in todo if n == name]
-                todo = [
-                    *((name, w) for w in narrow(plan, options, name, mine, width)),
-                    *(t for t in todo if t[0] != name),
-                ]
+                last = plan.num_updates(name)
+                mine = [w for n, w in todo if n == name and last not in saved_updates(options.path, name, w)]
+                narrower = [(name, w) for w in narrow(plan, options, name, mine, width)]
+                todo = [*narrower, *(t for t in todo if t[0] != name or t[1] not in mine)]
                 continue
             todo.pop(0)
             if state is not None and options.keep_states:
@@ -303,10 +305,14 @@ def run(plan: Plan, options: Options) -> Outcome | None:
     return outcome
 
 
+def saved_updates(path: Path | None, name: str, wave: Wave) -> set[int]:
+    """Numbers of updates after which a wave has a checkpoint."""
+    folder = Path() if path is None else path / "checkpoints" / name / wave.name
+    return set() if path is None else {int(p.name) for p in folder.glob("[0-9]*") if p.name.isdigit()}
+
+
 def fitting(plan: Plan, options: Options, name: str, wave: Wave) -> int:
-    """How many seeds of a wave fit into memory; all, if it has begun: its width is then what its numbers are of."""
-    if options.path is not None and any((options.path / "checkpoints" / name / wave.name).glob("[0-9]*")):
-        return wave.width
+    """How many seeds of a wave fit into memory."""
     # A checkpoint's copy is the host's, whose memory is also that of its cores.
     copies = int(options.path is not None and jax.default_backend() == "cpu")
     return fitting_width(name, plan.arms[name], plan.grid, wave.width, copies)

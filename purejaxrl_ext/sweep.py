@@ -17,7 +17,7 @@ from purejaxrl_ext import checkpoints, results
 from purejaxrl_ext.config import check_hparam
 from purejaxrl_ext.errors import check, unknown_name
 from purejaxrl_ext.locks import hold
-from purejaxrl_ext.run import Options, Plan, Wave, add_seeds, cut, run, store_config
+from purejaxrl_ext.run import Options, Plan, Wave, add_seeds, cut, run, saved_updates, store_config
 from purejaxrl_ext.types import Algorithm, State
 
 Arms = Algorithm | Mapping[str, Algorithm]
@@ -109,7 +109,7 @@ def unfinished(out: str | Path, arms: Arms | None = None) -> list[str]:
     return [
         name
         for name, waves in plan.waves.items()
-        if any(not (path / "checkpoints" / name / w.name / str(plan.num_updates(name))).is_dir() for w in waves)
+        if any(plan.num_updates(name) not in saved_updates(path, name, w) for w in waves)
     ]
 
 

@@ -214,8 +214,10 @@ def test_stopped_while_it_was_being_made(arms, whole, stop_after, tmp_path, left
     with pytest.raises(StoppedError):
         prx.sweep(arms, out=path, **SETTINGS)
     go_on()
-    for name in ("loss", "update", "arm") if left == "part of the store" else ("",):
+    for name in ("loss", "update", "seed") if left == "part of the store" else ("",):
         shutil.rmtree(path / "results.zarr" / name)
+    with pytest.raises(FileNotFoundError, match="no results yet"):
+        prx.load(path)
     same(prx.resume(path, progress=False), whole[1])
 
 
