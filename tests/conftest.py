@@ -2,9 +2,13 @@
 
 import purejaxrl_ext  # noqa: F401, I001  (before JAX's first computation: it makes each core a device)
 
+import gc
+
 import jax
 import jax.monitoring
 import pytest
+
+from purejaxrl_ext import program
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -31,6 +35,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error")
     for line in THIRD_PARTY:
         config.addinivalue_line("filterwarnings", line)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """Each compiled program holds memory maps, of which a process may have 65,530: the whole suite's are more."""
+    yield
+    program.program.cache_clear()
+    jax.clear_caches()
+    gc.collect()
 
 
 _COMPILED: list[str] = []
