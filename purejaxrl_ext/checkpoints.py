@@ -110,10 +110,6 @@ class Checkpoints:
     ) -> None:
         self.manager.close()
 
-    def latest(self) -> int | None:
-        """Updates done in the newest checkpoint; None: there is none."""
-        return self.manager.latest_step()
-
     def save(self, update: int, state: State, diverged_at: Any, num_runs: int) -> None:
         """Save after ``update`` updates. Returns once it has its own copy; ``state`` may then be donated."""
         state = state.replace(key=jax.random.key_data(state.key))
@@ -169,18 +165,18 @@ def load_state(
     if isinstance(source, xr.Dataset) and "states" in source.attrs:
         kept: States = source.attrs["states"]
         arm = _pick_arm(list(kept.states), arm)
-        names, index, shape = _run_index(source, seed, cell)
+        index, shape = _run_index({str(d): source[d].values for d in source["diverged_at"].dims[1:]}, seed, cell)
         return take(kept.states[arm], int(np.ravel_multi_index(index, shape)))
     path = Path(source.attrs.get("path", "") if isinstance(source, xr.Dataset) else source)
     check(path != Path(), "source", "dataset", "one of a sweep with out=... or keep_states=True")
     config = results.read_config(path)
     arm = _pick_arm(list(config["arms"]), arm)
-    names, index, shape = _run_index(results.load(path), seed, cell)
+    index, shape = _run_index({**config["grid"], "seed": config["seeds"]}, seed, cell)
     algorithm = algorithm or remake(config["arms"][arm]["settings"])
     place = config["slots"].index(seed)
     start, stop, width = next(w for w in config["waves"][arm] if w[0] <= place < w[1])
-    shape = tuple(width if name == "seed" else size for name, size in zip(names, shape, strict=True))
-    index = tuple(place - start if name == "seed" else i for name, i in zip(names, index, strict=True))
+    # The seed is the last dimension; here its index is that in the wave.
+    index, shape = (*index[:-1], place - start), (*shape[:-1], width)
     with Checkpoints(path, arm, f"{start}-{stop}") as saved:
         found = saved.restore(one_run(algorithm), int(np.prod(shape)))
     check(found is not None, "source", str(path), f"a run that has saved a state of arm {arm!r}; it has not yet")
@@ -205,18 +201,16 @@ def _pick_arm(arms: list[str], arm: str | None) -> str:
     return str(arm)
 
 
-def _run_index(dataset: xr.Dataset, seed: int, cell: dict[str, float]) -> tuple[list[str], tuple, tuple]:
-    """The dimensions of a run, its index along each, and their sizes."""
-    names = [str(d) for d in dataset["diverged_at"].dims if d != "arm"]
+def _run_index(coords: dict[str, Any], seed: int, cell: dict[str, float]) -> tuple[tuple, tuple]:
+    """A run's index along each of ``coords`` (values by dimension: the grid's, then ``seed``), and their sizes."""
     wanted = {"seed": seed} | cell
-    check(set(wanted) == set(names), "cell", sorted(cell), f"a value for each of {[n for n in names if n != 'seed']}")
+    check(set(wanted) == set(coords), "cell", sorted(cell), f"a value for each of {[n for n in coords if n != 'seed']}")
     index = []
-    for name in names:
-        values = dataset[name].values
+    for name, values in coords.items():
         close = np.flatnonzero(np.isclose(values, wanted[name], rtol=1e-6, atol=0.0))
-        check(len(close) == 1, name, wanted[name], f"one of {values.tolist()}")
+        check(len(close) == 1, name, wanted[name], f"one of {np.asarray(values).tolist()}")
         index.append(int(close[0]))
-    return names, tuple(index), tuple(dataset.sizes[n] for n in names)
+    return tuple(index), tuple(map(len, coords.values()))
 
 
 def plain(value: Any) -> Any:

@@ -5,11 +5,12 @@ length never changes the result: its trip count is a traced argument of the one 
 
 An arm's seeds run in **waves**, one after another, each all grid cells of some seeds. All waves of an arm are of one width
 (the last one's spare places repeat a seed), and so one program with one result, however many there are. A wave is what is
-checkpointed, resumed, locked, and given to a process.
+checkpointed and resumed; a block of seeds, in which whole waves lie, is what a process has to itself.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import signal
@@ -87,21 +88,18 @@ class Plan:
         seeds = self.slots[wave.start : wave.stop]
         return seeds + seeds[-1:] * (wave.width - len(seeds))
 
-    def blank(self, seeds: list[int]) -> xr.Dataset:
-        """The dataset without its variables."""
+    def blank(self) -> xr.Dataset:
+        """The dataset without its variables, with all slots."""
         longest = max(self.num_updates(name) for name in self.arms)
         env_steps = np.full((len(self.arms), longest), np.nan)
         for i, (name, algorithm) in enumerate(self.arms.items()):
             count = self.num_updates(name)
             env_steps[i, :count] = (np.arange(count) + 1.0) * algorithm.steps_per_update
-        return results.blank(list(self.arms), self.grid, seeds, env_steps)
+        return results.blank(list(self.arms), self.grid, self.slots, env_steps)
 
     def metrics(self) -> list[str]:
         """Names of all arms' metrics."""
-        names: dict[str, None] = {}
-        for algorithm in self.arms.values():
-            state = jax.eval_shape(algorithm.init, abstract_key())
-            names |= dict.fromkeys(jax.eval_shape(algorithm.step, state)[1])
+        names = dict.fromkeys(name for algorithm in self.arms.values() for name in metric_names(algorithm))
         return [*names, *(["eval_return"] if self.eval_every else [])]
 
     def config(self) -> dict[str, Any]:
@@ -123,6 +121,13 @@ class Plan:
             "seed_block": self.seed_block,
             "waves": {name: [list(w) for w in waves] for name, waves in self.waves.items()},
         }
+
+
+@functools.lru_cache(maxsize=1024)
+def metric_names(algorithm: Algorithm) -> tuple[str, ...]:
+    """What a step logs. Kept, since it takes tracing a step, and every wave asks."""
+    state = jax.eval_shape(algorithm.init, abstract_key())
+    return tuple(jax.eval_shape(algorithm.step, state)[1])
 
 
 def add_seeds(slots: list[int], seeds: list[int], seed_block: int) -> list[int]:
@@ -241,7 +246,7 @@ class Outcome:
 
     @classmethod
     def blank(cls, plan: Plan) -> Outcome:
-        shape = tuple(plan.blank(plan.slots).sizes[d] for d in results.dims(plan.grid))
+        shape = tuple(plan.blank().sizes[d] for d in results.dims(plan.grid))
         data = {name: np.full(shape, np.nan, np.float32) for name in plan.metrics()}
         return cls(data, np.full(shape[:-1], np.nan, np.float32))
 
@@ -276,10 +281,14 @@ def run(plan: Plan, options: Options) -> Outcome | None:
         checked: set[str] = set()
         while todo:
             name, wave = todo[0]
-            width = wave.width
+            width, last, saved = wave.width, plan.num_updates(name), saved_updates(options.path, name, wave)
+            if last in saved:
+                bar.advance(name, last * plan.arms[name].steps_per_update, 0, np.empty(0))
+                todo.pop(0)
+                continue
             # Once for an arm: what the wave before has freed may not show yet. One that has begun keeps its width, of which
             # its numbers are.
-            if name not in checked and not saved_updates(options.path, name, wave):
+            if name not in checked and not saved:
                 width = fitting(plan, options, name, wave)
                 checked.add(name)
             if width == wave.width:
@@ -292,13 +301,12 @@ def run(plan: Plan, options: Options) -> Outcome | None:
             # Not in the handler, whose traceback holds the arrays that must go.
             if width < wave.width:
                 bar.warn(f"arm {name!r}: {wave.width} seeds at once do not fit into memory; going on with {width}")
-                last = plan.num_updates(name)
                 mine = [w for n, w in todo if n == name and last not in saved_updates(options.path, name, w)]
                 narrower = [(name, w) for w in narrow(plan, options, name, mine, width)]
                 todo = [*narrower, *(t for t in todo if t[0] != name or t[1] not in mine)]
                 continue
             todo.pop(0)
-            if state is not None and options.keep_states:
+            if options.keep_states:
                 states.setdefault(name, []).append(valid(plan, wave, state))
     if outcome is not None:
         outcome.states = {name: join(parts) for name, parts in states.items()}
@@ -395,7 +403,7 @@ class WaveRun:
             self.rows = {m: x[self.index, ..., self.slots, : self.num_updates] for m, x in outcome.data.items()}
             self.diverged = outcome.diverged_at[self.index, ..., self.slots]
 
-    def run(self) -> State | None:
+    def run(self) -> State:
         """Go on from the newest checkpoint, if there is one, to the end. Returns the states, ``[R, ...]``."""
         path = self.options.path
         if path is None:
@@ -403,9 +411,6 @@ class WaveRun:
         with self._disk("opening the checkpoints"):
             saved = Checkpoints(path, self.name, self.wave.name, self.options.keep_checkpoints)
         with saved:
-            if saved.latest() == self.num_updates:
-                self._advance(self.num_updates)
-                return None
             return self._train(saved)
 
     def _train(self, saved: Checkpoints | None) -> State:

@@ -153,11 +153,12 @@ def resume(
     path = Path(out)
     options = _options(path, progress, checkpoint_seconds, keep_checkpoints, False, log)
     config = results.read_config(path)
-    plan = _stored_plan(path, config, {} if arms is None else _named(arms))
+    given = {} if arms is None else _named(arms)
+    plan = _stored_plan(path, config, given)
     if total_steps is not None:
         check(total_steps >= plan.total_steps, "total_steps", total_steps, f"at least the run's {plan.total_steps}")
         plan.total_steps = int(total_steps)
-    _add_arms(plan, {} if arms is None else _named(arms))
+    _add_arms(plan, given)
     if num_seeds is not None or seeds is not None:
         _add_seeds(plan, _seeds(num_seeds, seeds))
     if only is not None:
@@ -197,7 +198,7 @@ def _in_memory(plan: Plan, options: Options) -> xr.Dataset:
     outcome = run(plan, options)
     assert outcome is not None
     names, real = results.dims(plan.grid), np.flatnonzero(np.array(plan.slots) != results.PADDING)
-    dataset = plan.blank(plan.slots).assign(
+    dataset = plan.blank().assign(
         {m: (names, x) for m, x in outcome.data.items()} | {"diverged_at": (names[:-1], outcome.diverged_at)}
     )
     dataset = dataset.isel(seed=real).assign_attrs(total_steps=plan.total_steps)
@@ -230,7 +231,7 @@ def _allocate(path: Path, plan: Plan) -> None:
     if jax.process_index() == 0:
         with results.clear_disk_errors(path, f"writing to out={str(path)!r}"), hold(path, "run", "the store"):
             store_config(path, plan)
-            results.allocate(path, plan.blank(plan.slots), plan.metrics(), plan.grid, plan.seed_block)
+            results.allocate(path, plan.blank(), plan.metrics(), plan.grid, plan.seed_block)
     _meet("the store is there")
 
 

@@ -10,7 +10,6 @@ import math
 import jax
 import numpy as np
 import pytest
-import xarray as xr
 from toys import Clock, Poison, equal_trees, tiny
 
 import purejaxrl_ext as prx
@@ -82,7 +81,7 @@ def test_steps_that_the_rollout_does_not_divide_are_rounded_up(algorithm):
 def test_shorter_arms_are_padded_with_nan():
     arms = {"a": tiny("ppo"), "b": tiny("ppo", num_steps=16)}
     plan = run_module.Plan(arms, {}, [0], 1, {}, total_steps=48, eval_every=0, eval_episodes=1)
-    ds = plan.blank(plan.slots)
+    ds = plan.blank()
     assert ds["env_step"].dims == ("arm", "update")
     np.testing.assert_array_equal(ds["env_step"], [[16.0, 32.0, 48.0], [32.0, 64.0, np.nan]])
 
@@ -222,9 +221,8 @@ def test_cells_that_are_small_numbers_are_told_apart():
     """Adam's eps: np.isclose with its default tolerance takes 1e-8 for 1e-10."""
     from purejaxrl_ext import checkpoints
 
-    coords = {"arm": ["ppo"], "adam_eps": [1e-8, 1e-10], "seed": [0]}
-    ds = xr.Dataset({"diverged_at": (("arm", "adam_eps", "seed"), np.zeros((1, 2, 1)))}, coords)
-    assert [checkpoints._run_index(ds, 0, {"adam_eps": x})[1] for x in (1e-8, 1e-10)] == [(0, 0), (1, 0)]
+    coords = {"adam_eps": [1e-8, 1e-10], "seed": [0]}
+    assert [checkpoints._run_index(coords, 0, {"adam_eps": x})[0] for x in (1e-8, 1e-10)] == [(0, 0), (1, 0)]
 
 
 @pytest.mark.parametrize(
