@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help study test test-learning lint format benchmark $(sort .venv $(VENV))
+.PHONY: help study test test-learning lint format benchmark notebooks $(sort .venv $(VENV))
 
 help:
 	@echo "make .venv           install only (PYTHON=python3.12 VENV=.venv312 for another Python beside it)"
@@ -13,6 +13,7 @@ help:
 	@echo "make test            all tests but the long learning ones"
 	@echo "make test-learning   train every algorithm to its threshold"
 	@echo "make lint            ruff and mypy"
+	@echo "make notebooks       execute the notebooks and store them (some: NOTEBOOKS=\"FILE ...\")"
 	@echo "make benchmark       compile time, run time, steps/s and memory (options: ARGS=\"--help\")"
 
 $(sort .venv $(VENV)): $(STAMP)
@@ -58,3 +59,6 @@ format: $(STAMP)
 
 benchmark: $(STAMP)
 	@"$(BIN)/python" experiments/benchmark.py $(ARGS)
+
+notebooks: $(STAMP)
+	@"$(BIN)/python" notebooks/execute.py $(NOTEBOOKS)

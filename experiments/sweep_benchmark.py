@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import cli
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Benchmark:
     """Settings of the benchmark."""
 
     of: Literal["overhead", "resume", "waves", "devices"] = "overhead"
-    """overhead: wall and CPU time without anything, with store, checkpoints and progress, and with TensorBoard too;
+    """overhead: wall and CPU time without anything, with store, checkpoints and progress, and with TensorBoard too, and
+    how much of the last goes into each;
     resume: a run, and what is left of it after a kill at 80%; waves: many seeds, peak memory; devices: 1 against 2"""
     num_seeds: int = 8
     """seeds of each run"""
@@ -39,11 +41,34 @@ class Benchmark:
     """runs of each kind, taking turns; their medians are shown"""
 
 
+def timed(spent: dict[str, float], kind: str, owner: Any, name: str) -> None:
+    """From now on the seconds that a function takes are added to a kind's."""
+    inner = getattr(owner, name)
+
+    def outer(*args: Any, **kwargs: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return inner(*args, **kwargs)
+        finally:
+            spent[kind] = spent.get(kind, 0.0) + time.perf_counter() - began
+
+    setattr(owner, name, outer)
+
+
 def child(settings: dict[str, Any]) -> None:
     """One run, and what it took, as JSON on the standard output."""
     import purejaxrl_ext as prx
-    from purejaxrl_ext import logs
+    from purejaxrl_ext import logs, progress, run
 
+    spent: dict[str, float] = {}
+    for kind, owner, name in (
+        ("saving", run.WaveRun, "_save"),
+        ("saving", run.Checkpoints, "wait"),
+        ("saving in the background", np, "savez"),
+        ("progress", progress.Progress, "advance"),
+        ("TensorBoard", logs.TensorBoard, "log"),
+    ):
+        timed(spent, kind, owner, name)
     began, cpu = time.perf_counter(), time.process_time()
     if settings["resume"]:
         dataset = prx.resume(settings["out"], checkpoint_seconds=settings["checkpoint_seconds"])
@@ -62,6 +87,7 @@ def child(settings: dict[str, Any]) -> None:
     took = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
     took["memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     took["env_steps"] = float(dataset["env_step"].max()) * dataset.sizes["seed"]
+    took |= {f"in {kind}": seconds for kind, seconds in spent.items()}
     print(json.dumps(took))
 
 
@@ -103,6 +129,11 @@ def overhead(benchmark: Benchmark, folder: Path) -> None:
     for name, t in took.items():
         wall, cpu = (t[key] / took["bare"][key] - 1.0 for key in ("seconds", "cpu_seconds"))
         print(f"| {name} | {t['seconds']:.1f} | {wall:+.1%} | {t['cpu_seconds']:.1f} | {cpu:+.1%} |")
+    # A busy machine's runs differ by more than this, so it is also counted within one.
+    whole = took["logged"]
+    print("of the last, by the clock within it:")
+    for kind in (k for k in whole if k.startswith("in ")):
+        print(f"{kind} {whole[kind]:.2f} s, {whole[kind] / whole['seconds']:.2%}")
 
 
 def resume(benchmark: Benchmark, folder: Path) -> None:

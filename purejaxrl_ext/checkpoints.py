@@ -7,6 +7,7 @@ import inspect
 import shutil
 import warnings
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -46,6 +47,10 @@ class Snapshot(NamedTuple):
     diverged_at: np.ndarray
 
 
+class MismatchError(ValueError):
+    """A checkpoint that is whole, but of another algorithm's State."""
+
+
 class ArraysHandler(ocp.AsyncCheckpointHandler):
     """A pytree of host arrays as one ``arrays.npz``, each with a checksum.
 
@@ -69,9 +74,14 @@ class ArraysHandler(ocp.AsyncCheckpointHandler):
         with open(str(directory / self.FILE), "rb") as opened, np.load(opened) as file:
 
             def read(path: Any, like: np.ndarray) -> np.ndarray:
-                array = file[jax.tree_util.keystr(path)]
-                if (array.shape, array.dtype) != (like.shape, like.dtype):
-                    raise ValueError(f"{jax.tree_util.keystr(path)} is {array.dtype}{array.shape}")
+                name = jax.tree_util.keystr(path)
+                array = file.get(name)
+                if array is None or (array.shape, array.dtype) != (like.shape, like.dtype):
+                    held = "nothing" if array is None else f"{array.dtype}{list(array.shape)}"
+                    raise MismatchError(
+                        f"{directory} holds {held} as {name}, and not {like.dtype}{list(like.shape)}: it was written with "
+                        "other settings or by another version of purejaxrl_ext; it was left as it is"
+                    )
                 return array
 
             return jax.tree_util.tree_map_with_path(read, args.item)
@@ -112,6 +122,7 @@ class Checkpoints:
 
     def save(self, update: int, state: State, diverged_at: Any, num_runs: int) -> None:
         """Save after ``update`` updates. Returns once it has its own copy; ``state`` may then be donated."""
+        self.wait()  # Else two copies were held at once.
         state = state.replace(key=jax.random.key_data(state.key))
         rows = jax.tree.map(lambda x: np.array(x)[:num_runs], state.replace(update=()))
         snapshot = Snapshot(rows.replace(update=np.array(state.update)), np.array(diverged_at)[:num_runs])
@@ -121,12 +132,17 @@ class Checkpoints:
         """Until what is being written is on disk; raises what went wrong there."""
         self.manager.wait_until_finished()
 
-    def restore(self, one: State, num_runs: int) -> tuple[int, Snapshot] | None:
-        """The newest checkpoint that can be read, and its number of updates; a damaged one is removed, with a warning.
+    def restore(self, one: State, num_runs: int, repair: bool = False) -> tuple[int, Snapshot] | None:
+        """The newest checkpoint that can be read, and its number of updates; a damaged one is passed over, with a warning.
 
         Args:
             one: shapes of one run's State, its key as data.
             num_runs: R.
+            repair: rename what is damaged to ``<update>.damaged``, so that this update can be saved again.
+
+        Raises:
+            MismatchError: a checkpoint is of another State than ``one``'s.
+            OSError: the disk cannot be read.
         """
         shapes = jax.tree.map(lambda x: np.empty((num_runs, *x.shape), x.dtype), one.replace(update=()))
         target = Snapshot(shapes.replace(update=np.zeros((), np.int32)), np.zeros(num_runs, np.int32))
@@ -137,13 +153,18 @@ class Checkpoints:
                     raise ValueError(f"it holds update {found.state.update}")
                 return update, found
             except Exception as error:
+                of_disk = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+                if of_disk or isinstance(error, MismatchError | MemoryError):
+                    raise
                 reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-                warnings.warn(
-                    f"the checkpoint {self.where / str(update)} is damaged ({reason}): the one before it is used",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-                shutil.rmtree(self.where / str(update), ignore_errors=True)
+            file = self.where / str(update)
+            warnings.warn(
+                f"the checkpoint {file} is damaged ({reason}): the one before it is used", RuntimeWarning, stacklevel=2
+            )
+            if repair:
+                aside = file.with_name(f"{update}.damaged")
+                shutil.rmtree(aside, ignore_errors=True)
+                file.rename(aside)
                 self.manager.reload()
         return None
 
@@ -172,6 +193,8 @@ def load_state(
     config = results.read_config(path)
     arm = _pick_arm(list(config["arms"]), arm)
     index, shape = _run_index({**config["grid"], "seed": config["seeds"]}, seed, cell)
+    if algorithm is not None:
+        check_settings(path, arm, algorithm, config["arms"][arm]["settings"])
     algorithm = algorithm or remake(config["arms"][arm]["settings"])
     place = config["slots"].index(seed)
     start, stop, width = next(w for w in config["waves"][arm] if w[0] <= place < w[1])
@@ -207,7 +230,8 @@ def _run_index(coords: dict[str, Any], seed: int, cell: dict[str, float]) -> tup
     check(set(wanted) == set(coords), "cell", sorted(cell), f"a value for each of {[n for n in coords if n != 'seed']}")
     index = []
     for name, values in coords.items():
-        close = np.flatnonzero(np.isclose(values, wanted[name], rtol=1e-6, atol=0.0))
+        same = np.equal if name == "seed" else partial(np.isclose, rtol=1e-6, atol=0.0)
+        close = np.flatnonzero(same(values, wanted[name]))
         check(len(close) == 1, name, wanted[name], f"one of {np.asarray(values).tolist()}")
         index.append(int(close[0]))
     return tuple(index), tuple(map(len, coords.values()))
@@ -276,3 +300,14 @@ def remake(settings: dict[str, Any]) -> Algorithm:
         f"the arms themselves (or algorithm=): the {' and '.join(custom)} of one is an object that cannot be imported again",
     )
     return make(**{k: restored(v) for k, v in settings.items()})
+
+
+def check_settings(path: Path, arm: str, algorithm: Algorithm, stored: dict[str, Any]) -> None:
+    """Raise a ``ValueError`` unless an algorithm has the settings that a run's arm was started with."""
+    mine = {k: plain(v) for k, v in algorithm.settings.items()}
+    for key in sorted(mine.keys() | stored.keys()):
+        if mine.get(key) != stored.get(key):
+            raise ValueError(
+                f"arms[{arm!r}] has {key}={mine.get(key)!r}, but the run {str(path)!r} was started with "
+                f"{stored.get(key)!r}; an arm with other settings needs another name"
+            )

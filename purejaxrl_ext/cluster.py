@@ -22,7 +22,7 @@ import jax
 from purejaxrl_ext.checkpoints import remake
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.results import read_config
-from purejaxrl_ext.sweep import Arms, create, resume, unfinished
+from purejaxrl_ext.sweep import Arms, create, extend, resume, unfinished
 
 
 def initialize(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
@@ -76,7 +76,8 @@ def launch(
 ) -> list[Any]:
     """Start a sweep as one job per arm.
 
-    A run that is there already goes on with the arms that are not finished, so the same call sends lost jobs again.
+    A run that is there already goes on with the arms that are not finished, so the same call sends lost jobs again; with
+    more steps, seeds or arms than it has it grows.
 
     Args:
         arms: as in :func:`~purejaxrl_ext.sweep.sweep`; environments and networks of your own must be importable where the
@@ -90,7 +91,8 @@ def launch(
         submitit's jobs, one per arm: ``[job.result() for job in jobs]`` waits for them; then ``prx.load(out)``.
 
     Raises:
-        ValueError: an arm that a job could not make again, or a setting that is not allowed.
+        ValueError: an arm that a job could not make again, or a setting that is not allowed, or not that of the run.
+        BlockingIOError: the run would grow while jobs are at work on it.
 
     Example::
 
@@ -99,7 +101,9 @@ def launch(
         jobs = launch({"ppo": ppo, "pfo": pfo}, out="runs/x", executor=executor, num_seeds=64, total_steps=10_000_000)
     """
     path = Path(out).absolute()
-    if not (path / "config.json").exists():
+    if (path / "config.json").exists():
+        extend(path, arms=arms, **settings)
+    else:
         create(arms, out=path, **settings)
     for name, arm in read_config(path)["arms"].items():
         try:

@@ -10,6 +10,9 @@ A logger is an object with three methods, which the sweep calls on the host, bet
         run has no number (no episode ended, not measured).
     close()
 
+An arm whose seeds run in waves is logged wave by wave, each the mean over its own seeds: the first under the arm's name,
+further ones under it and their places on the seed axis (``ppo-64-128``).
+
 After a stop, a resumed sweep computes, and logs, the updates since its last checkpoint once more, with the same numbers: a
 logger drops or overwrites what it has beyond ``start``.
 """
@@ -30,8 +33,9 @@ from typing import Any, Literal, Protocol
 import google_crc32c  # what zarr has its checksums from
 import numpy as np
 
-from purejaxrl_ext import stats
+from purejaxrl_ext import results, stats
 from purejaxrl_ext.errors import check
+from purejaxrl_ext.locks import hold
 
 Log = Callable[[str, np.ndarray, Mapping[str, np.ndarray]], None]
 
@@ -135,12 +139,13 @@ class TensorBoard:
         for arm in config["arms"]:
             folder = Path(where) / arm  # type: ignore[arg-type]
             folder.mkdir(parents=True, exist_ok=True)
+            again = any(folder.glob("events.out.tfevents.*"))
             # TensorBoard reads a directory's files in the order of their names.
             self._files[arm] = (folder / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}").open("xb")
             self._write(arm, [self._event(wall_time=time.time(), file_version="brain.Event:2")])
-            if start.get(arm, 0) > 0:
+            if again:
                 status = self._session(status=self._session.START)
-                self._write(arm, [self._event(wall_time=time.time(), step=start[arm] + 1, session_log=status)])
+                self._write(arm, [self._event(wall_time=time.time(), step=start.get(arm, 0) + 1, session_log=status)])
 
     def log(self, arm: str, env_steps: np.ndarray, metrics: Mapping[str, np.ndarray]) -> None:
         now, value, summary = time.time(), self._summary.Value, self._summary
@@ -215,12 +220,13 @@ class WandB:
     def open(self, path: Path | None, config: dict[str, Any], start: Mapping[str, int]) -> None:
         self._config, self._group = config, None if path is None else Path(path).name
         self._where = self._dir if self._dir is not None else path
-        ids = {}
-        if path is not None and (Path(path) / "wandb.json").exists():
-            ids = json.loads((Path(path) / "wandb.json").read_text())
-        self._ids = {arm: secrets.token_hex(4) for arm in config["arms"]} | ids
+        self._ids = {arm: secrets.token_hex(4) for arm in config["arms"]}
         if path is not None:
-            (Path(path) / "wandb.json").write_text(json.dumps(self._ids, indent=1))
+            # Other processes add their arms' to the same file.
+            with hold(Path(path), "wandb", "wandb.json", wait=True):
+                file = Path(path) / "wandb.json"
+                self._ids |= json.loads(file.read_text()) if file.exists() else {}
+                results.write_json(file, self._ids)
 
     def log(self, arm: str, env_steps: np.ndarray, metrics: Mapping[str, np.ndarray]) -> None:
         # Made at an arm's first row: arms run one after another, and each run costs a second.

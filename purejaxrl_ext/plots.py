@@ -23,6 +23,7 @@ from purejaxrl_ext.errors import check, unknown_name
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", ":", "-.")
 POINTS = 400  # per line; more cannot be seen, and each costs a bootstrap
+FILE_DPI = 120  # of what is saved; what is shown follows matplotlib's "figure.dpi"
 
 LABELS = {
     "episode_return": "return per episode",
@@ -107,7 +108,7 @@ def curves(
 
     columns = min(3, len(metrics))
     rows = -(-len(metrics) // columns)
-    figure = Figure(figsize=(4.6 * columns, 3.2 * rows + 0.6), dpi=120, layout="constrained")
+    figure = Figure(figsize=(4.6 * columns, 3.2 * rows + 0.6), layout="constrained")
     panels = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for panel in panels[len(metrics) :]:
         panel.set_visible(False)
@@ -126,7 +127,7 @@ def curves(
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False)
     figure.suptitle(_title(dataset, center, interval, smooth), fontsize="medium")
     if path is not None:
-        figure.savefig(path)
+        figure.savefig(path, dpi=FILE_DPI)
     return figure
 
 
@@ -159,7 +160,7 @@ def profiles(
         check(bool(np.isfinite(every).any()), "metric", metric, "one that a run which did not diverge has a score in")
         low, high = np.nanmin(every), np.nanmax(every)
         thresholds = np.linspace(low - 0.02 * (high - low) - 1e-9, high, 101).tolist()
-    figure = Figure(figsize=(4.8, 3.4), dpi=120, layout="constrained")
+    figure = Figure(figsize=(4.8, 3.4), layout="constrained")
     panel = figure.subplots()
     for i, (method, x) in enumerate(runs.items()):
         share, low, high = stats.performance_profile(x, thresholds, num_resamples=num_resamples)
@@ -197,7 +198,7 @@ def improvement(
     for name in itertools.chain(*pairs):
         check(name in arms, "pairs", name, f"among {', '.join(map(repr, arms))}")
     runs = {name: stats.task_scores(dataset, arms[name], metric, **options) for name in {*itertools.chain(*pairs)}}
-    figure = Figure(figsize=(4.8, 1.1 + 0.4 * len(pairs)), dpi=120, layout="constrained")
+    figure = Figure(figsize=(4.8, 1.1 + 0.4 * len(pairs)), layout="constrained")
     panel = figure.subplots()
     for row, (x, y) in enumerate(pairs):
         middle, low, high = stats.probability_of_improvement(runs[x], runs[y], num_resamples=num_resamples)
@@ -218,7 +219,7 @@ def _finish(figure: Figure, panel: Axes, path: str | Path | None) -> Figure:
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False)
     if path is not None:
-        figure.savefig(path)
+        figure.savefig(path, dpi=FILE_DPI)
     return figure
 
 

@@ -243,14 +243,34 @@ def available_memory() -> float:
     return sum(s.get("bytes_limit", math.inf) - s.get("bytes_in_use", 0) for s in stats)
 
 
-def _cgroup_memory() -> float:
+def _cgroup_memory(root: Path = Path("/")) -> float:
     """What a container or a cluster's job has left of its own limit, which the machine's figures do not show."""
-    where = Path("/sys/fs/cgroup")
+    left = math.inf
     try:
-        limit, used = ((where / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
-        return math.inf
-    return math.inf if limit == "max" else int(limit) - int(used)
+        return left
+    for line in groups:
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            top, names, cached = root / "sys/fs/cgroup", ("memory.max", "memory.current"), "inactive_file"
+        elif "memory" in controllers.split(","):  # version 1
+            top, names = root / "sys/fs/cgroup/memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            cached = "total_inactive_file"
+        else:
+            continue
+        # The limits of all groups around it hold too. From inside a container its own group may be the top.
+        folder = top / group.lstrip("/")
+        for at in (folder, *folder.parents[: len(folder.relative_to(top).parts)]):
+            try:
+                limit, used = ((at / name).read_text().strip() for name in names)
+                stat = dict(row.split() for row in (at / "memory.stat").read_text().splitlines())
+            except OSError:
+                continue
+            if limit != "max":
+                # The system gives back what it merely keeps of files that were read or written.
+                left = min(left, int(limit) - int(used) + int(stat.get(cached, 0)))
+    return left
 
 
 def _peak(executable: Any) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -21,17 +22,19 @@ class Progress:
 
     Args:
         shown: False shows nothing but warnings.
-        totals: environment steps by arm: of each run, times the waves one after another.
+        lengths: environment steps of each run, by arm.
+        waves: how many of them run one after another.
     """
 
-    def __init__(self, shown: bool, totals: dict[str, int]):
-        self.totals = totals
+    def __init__(self, shown: bool, lengths: dict[str, int], waves: Mapping[str, int]):
+        self.lengths = lengths
+        self.totals = {arm: steps * waves[arm] for arm, steps in lengths.items()}
         self.console = Console(stderr=True)
         self.lines = shown and not self.console.is_terminal
         self.bar: Bar | None = None
         self.began = self.printed = time.perf_counter()
         self.rate = 0.0
-        self.done = dict.fromkeys(totals, 0)
+        self.done = dict.fromkeys(lengths, 0)
         self.tasks: dict[str, Any] = {}
         if shown and self.console.is_terminal:
             self.bar = Bar(
@@ -41,7 +44,7 @@ class Progress:
                 TimeRemainingColumn(),
                 console=self.console,
             )
-            for arm, total in totals.items():
+            for arm, total in self.totals.items():
                 self.tasks[arm] = self.bar.add_task(arm, total=total, start=False, steps="waiting", rate="", value="-")
 
     def __enter__(self) -> Progress:
@@ -63,8 +66,8 @@ class Progress:
         now = time.perf_counter()
         self.rate = gained / max(now - self.began, 1e-9)
         self.began = now
-        self.done[arm] += steps
-        steps = self.done[arm]
+        before = self.done[arm]
+        steps = self.done[arm] = before + steps
         finite = returns[np.isfinite(returns)]
         value = f"{finite.mean():.4g}" if finite.size else "-"
         total = self.totals[arm]
@@ -72,13 +75,19 @@ class Progress:
             self.bar.start_task(self.tasks[arm])
             text = f"{steps:,}/{total:,} steps"
             self.bar.update(self.tasks[arm], completed=steps, steps=text, rate=f"{self.rate:,.0f}/s", value=value)
-        elif self.lines and (now - self.printed > LINE_SECONDS or steps >= total):
+        elif self.lines and (now - self.printed > LINE_SECONDS or before < total <= steps):
             self.printed = now
             print(
                 f"{arm}: {steps:,}/{total:,} steps, {self.rate:,.0f} steps/s, return {value}",
                 file=sys.stderr,
                 flush=True,
             )
+
+    def more_waves(self, arm: str, count: int) -> None:
+        """An arm has so many waves more than it had."""
+        self.totals[arm] += count * self.lengths[arm]
+        if self.bar:
+            self.bar.update(self.tasks[arm], total=self.totals[arm])
 
     def warn(self, message: str) -> None:
         """Said whether or not progress is shown."""

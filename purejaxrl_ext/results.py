@@ -1,6 +1,6 @@
 """Results of a sweep: an ``xarray.Dataset`` in memory, and the same on disk as Zarr.
 
-A run's directory holds ``config.json`` (all it takes to run it again), ``results.zarr``, ``timing.json`` and ``checkpoints/``.
+A run's directory holds ``config.json`` (all it takes to run it again), ``results.zarr`` and ``checkpoints/``.
 The store is allocated once, full of NaN, and written block by block of updates, atomically, so that writing a block again
 after a crash writes the same thing. A Zarr chunk is a block of updates of a block of seeds of one arm: as long as one process
 alone writes a block of seeds, none loses another's cells.
@@ -25,7 +25,10 @@ import numpy as np
 import xarray as xr
 import zarr
 
-BLOCK = 64  # updates per Zarr chunk
+# A Zarr chunk is a file, which costs a millisecond to write however small it is; but each save writes the newest again.
+CHUNK_UPDATES = 64  # of a chunk, at least
+CHUNKS = 16  # along the updates of a run as it is made, at most, as long as
+CHUNK_BYTES = 2**20  # is not exceeded
 FORMAT = 2
 PADDING = -1  # the seed of a place on the store's seed axis that holds none
 PACKAGES = ("purejaxrl_ext", "jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "brax", "numpy", "xarray", "zarr")
@@ -57,13 +60,15 @@ def allocate(path: Path, dataset: xr.Dataset, metrics: list[str], grid: dict[str
     group: Any = zarr.open_group(str(path / "results.zarr"), mode="a")
     names = dims(grid)
     shape = tuple(dataset.sizes[name] for name in names)
+    bytes_per_update = 4 * int(np.prod(shape[1:-2])) * seed_block
+    updates = max(CHUNK_UPDATES, min(-(-shape[-1] // CHUNKS), CHUNK_BYTES // bytes_per_update))
     for metric in [*metrics, "diverged_at"]:
         number = len(names) - (metric == "diverged_at")
         if metric not in group:
             group.create_array(
                 metric,
                 shape=shape[:number],
-                chunks=(1, *shape[1:-2], seed_block, BLOCK)[:number],
+                chunks=(1, *shape[1:-2], seed_block, updates)[:number],
                 dtype="float32",
                 fill_value=np.nan,
                 dimension_names=names[:number],
@@ -104,9 +109,9 @@ def write_blocks(
         start, stop: updates.
     """
     group = _open(path)
-    first = start // BLOCK * BLOCK
     for name, values in metrics.items():
-        last = min(-(-stop // BLOCK) * BLOCK, group[name].shape[-1])
+        size = group[name].chunks[-1]
+        first, last = start // size * size, min(-(-stop // size) * size, group[name].shape[-1])
         block = np.full((*values.shape[:-1], last - first), np.nan, np.float32)
         known = values[..., first : min(last, stop)]
         block[..., : known.shape[-1]] = known

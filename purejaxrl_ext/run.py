@@ -5,17 +5,20 @@ length never changes the result: its trip count is a traced argument of the one 
 
 An arm's seeds run in **waves**, one after another, each all grid cells of some seeds. All waves of an arm are of one width
 (the last one's spare places repeat a seed), and so one program with one result, however many there are. A wave is what is
-checkpointed and resumed; a block of seeds, in which whole waves lie, is what a process has to itself.
+checkpointed and resumed; a block of seeds is what a process has to itself.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import shutil
 import signal
+import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -64,6 +67,7 @@ class Plan:
         slots: the store's seed axis: seeds, and PADDING where a block is not full.
         seed_block: seeds per block; one process writes a block.
         waves: of each arm.
+        wave_size: the most seeds of a wave that were asked for; None: as many as fit.
         total_steps: environment steps of each run.
         eval_every, eval_episodes: see :func:`~purejaxrl_ext.sweep.sweep`.
     """
@@ -73,6 +77,7 @@ class Plan:
     slots: list[int]
     seed_block: int
     waves: dict[str, list[Wave]]
+    wave_size: int | None
     total_steps: int
     eval_every: int
     eval_episodes: int
@@ -120,6 +125,7 @@ class Plan:
             "slots": self.slots,
             "seed_block": self.seed_block,
             "waves": {name: [list(w) for w in waves] for name, waves in self.waves.items()},
+            "wave_size": self.wave_size,
         }
 
 
@@ -137,12 +143,25 @@ def add_seeds(slots: list[int], seeds: list[int], seed_block: int) -> list[int]:
 
 
 def cut(slots: list[int], seed_block: int, width: int, start: int = 0) -> list[Wave]:
-    """Waves of at most ``width`` seeds over the slots from ``start`` on; none reaches over a block's end."""
-    waves = []
-    for block in range(start, len(slots), seed_block):
-        count = sum(s != results.PADDING for s in slots[block : block + seed_block])
-        waves += [Wave(block + i, min(block + i + width, block + count), width) for i in range(0, count, width)]
+    """Waves of at most ``width`` seeds over the slots from ``start`` on, each in one block, or all seeds of several blocks.
+
+    So no block is written by two waves that could be two processes'.
+    """
+    waves, begin = [], start
+    while begin < len(slots):
+        end = begin - begin % seed_block + seed_block
+        while (
+            end < len(slots) and slots[end - 1] != results.PADDING and _held(slots[begin : end + seed_block]) <= width
+        ):
+            end += seed_block
+        stop = begin + _held(slots[begin:end])
+        waves += [Wave(i, min(i + width, stop), width) for i in range(begin, stop, width)]
+        begin = end
     return waves
+
+
+def _held(slots: list[int]) -> int:
+    return sum(seed != results.PADDING for seed in slots)
 
 
 def fitting_width(name: str, algorithm: Algorithm, grid: dict[str, list[float]], width: int, copies: int) -> int:
@@ -189,7 +208,9 @@ class Stop:
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            self.before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+            # A SIGTERM that somebody handles is theirs: submitit's jobs wait for the signal that sends them again.
+            free = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+            self.before = {s: signal.signal(s, self._note) for s in [signal.SIGINT, *[signal.SIGTERM] * free]}
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -210,6 +231,7 @@ class Stop:
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt(message)
         if self.signal is not None:
+            print(message, file=sys.stderr, flush=True)
             raise SystemExit(128 + self.signal)
 
 
@@ -252,38 +274,37 @@ class Outcome:
 
 
 def my_waves(plan: Plan, only: Sequence[str] | None) -> list[tuple[str, Wave]]:
-    """This process's waves: all, or every ``process_count``-th block's."""
-    index, count = jax.process_index(), jax.process_count()
-    return [
-        (name, wave)
-        for name, waves in plan.waves.items()
-        for wave in waves
-        if (only is None or name in only) and wave.start // plan.seed_block % count == index
-    ]
+    """This process's waves: all, or of the blocks that they start in every ``process_count``-th's."""
+    mine = []
+    for name, waves in plan.waves.items():
+        blocks = sorted({wave.start // plan.seed_block for wave in waves})
+        own = blocks[jax.process_index() :: jax.process_count()]
+        if only is None or name in only:
+            mine += [(name, wave) for wave in waves if wave.start // plan.seed_block in own]
+    return mine
 
 
 def run(plan: Plan, options: Options) -> Outcome | None:
     """Run what is not done yet of a plan. With a directory the results are there, also if this is interrupted."""
     todo = my_waves(plan, options.only)
-    totals: dict[str, int] = {}
-    for name, _ in todo:
-        totals[name] = totals.get(name, 0) + plan.num_updates(name) * plan.arms[name].steps_per_update
+    lengths = {name: plan.num_updates(name) * plan.arms[name].steps_per_update for name, _ in todo}
     outcome = None if options.path is not None else Outcome.blank(plan)
     states: dict[str, list[State]] = {}
     with ExitStack() as stack:
         # A device each has a core: LAPACK's own threads under it would fight for them (measured: SVDs ten times slower).
         stack.enter_context(threadpool_limits(1, user_api="blas"))
         stop = stack.enter_context(Stop())
-        bar = stack.enter_context(Progress(options.progress, totals))
+        bar = stack.enter_context(Progress(options.progress, lengths, Counter(name for name, _ in todo)))
         if options.path is not None:
-            for name, block in dict.fromkeys((name, wave.start // plan.seed_block) for name, wave in todo):
+            held = {(n, i // plan.seed_block): None for n, wave in todo for i in range(wave.start, wave.stop)}
+            for name, block in held:
                 stack.enter_context(hold(options.path, f"{name}-{block}", f"arm {name!r}"))
         checked: set[str] = set()
         while todo:
             name, wave = todo[0]
             width, last, saved = wave.width, plan.num_updates(name), saved_updates(options.path, name, wave)
             if last in saved:
-                bar.advance(name, last * plan.arms[name].steps_per_update, 0, np.empty(0))
+                bar.advance(name, lengths[name], 0, np.empty(0))
                 todo.pop(0)
                 continue
             # Once for an arm: what the wave before has freed may not show yet. One that has begun keeps its width, of which
@@ -294,6 +315,10 @@ def run(plan: Plan, options: Options) -> Outcome | None:
             if width == wave.width:
                 try:
                     state = WaveRun(plan, options, name, wave, bar, stop, outcome).run()
+                    if options.keep_states:
+                        states.setdefault(name, []).append(valid(plan, wave, state))
+                    del state  # else the next wave would run beside it
+                    todo.pop(0)
                 except jax.errors.JaxRuntimeError as error:
                     if not is_out_of_memory(error) or wave.width == 1:
                         raise
@@ -301,42 +326,44 @@ def run(plan: Plan, options: Options) -> Outcome | None:
             # Not in the handler, whose traceback holds the arrays that must go.
             if width < wave.width:
                 bar.warn(f"arm {name!r}: {wave.width} seeds at once do not fit into memory; going on with {width}")
-                mine = [w for n, w in todo if n == name and last not in saved_updates(options.path, name, w)]
+                # Those that have begun keep their width as long as they can.
+                mine = [w for n, w in todo if n == name and (w == wave or not saved_updates(options.path, name, w))]
                 narrower = [(name, w) for w in narrow(plan, options, name, mine, width)]
                 todo = [*narrower, *(t for t in todo if t[0] != name or t[1] not in mine)]
-                continue
-            todo.pop(0)
-            if options.keep_states:
-                states.setdefault(name, []).append(valid(plan, wave, state))
+                bar.more_waves(name, len(narrower) - len(mine))
     if outcome is not None:
         outcome.states = {name: join(parts) for name, parts in states.items()}
     return outcome
 
 
+def folder(path: Path, name: str, wave: Wave) -> Path:
+    """Where a wave of an arm has its checkpoints."""
+    return path / "checkpoints" / name / wave.name
+
+
 def saved_updates(path: Path | None, name: str, wave: Wave) -> set[int]:
     """Numbers of updates after which a wave has a checkpoint."""
-    folder = Path() if path is None else path / "checkpoints" / name / wave.name
-    return set() if path is None else {int(p.name) for p in folder.glob("[0-9]*") if p.name.isdigit()}
+    if path is None:
+        return set()
+    return {int(p.name) for p in folder(path, name, wave).glob("[0-9]*") if p.name.isdigit()}
 
 
 def fitting(plan: Plan, options: Options, name: str, wave: Wave) -> int:
-    """How many seeds of a wave fit into memory."""
-    # A checkpoint's copy is the host's, whose memory is also that of its cores.
-    copies = int(options.path is not None and jax.default_backend() == "cpu")
-    return fitting_width(name, plan.arms[name], plan.grid, wave.width, copies)
+    """How many seeds of a wave fit into memory; of several waves, all are as wide."""
+    # A checkpoint's copy is the host's, whose memory is also that of its cores; JAX keeps one of what several hold.
+    copies = 2 * int(options.path is not None and jax.default_backend() == "cpu")
+    width = fitting_width(name, plan.arms[name], plan.grid, wave.width, copies)
+    count = -(-wave.width // width)
+    return -(-wave.width // count)
 
 
 def narrow(plan: Plan, options: Options, name: str, waves: list[Wave], width: int) -> list[Wave]:
     """Put narrower waves in the place of an arm's unfinished ones, which start again."""
-    narrower = [
-        Wave(start, min(start + width, wave.stop), width)
-        for wave in waves
-        for start in range(wave.start, wave.stop, width)
-    ]
+    narrower = [w for wave in waves for w in cut(plan.slots[: wave.stop], plan.seed_block, width, wave.start)]
     plan.waves[name] = [w for w in plan.waves[name] if w not in waves] + narrower
     if options.path is not None:
         for wave in waves:
-            shutil.rmtree(options.path / "checkpoints" / name / wave.name, ignore_errors=True)
+            shutil.rmtree(folder(options.path, name, wave), ignore_errors=True)
         # Other waves may be other processes' to change.
         with hold(options.path, "config", "config.json", wait=True):
             config = results.read_config(options.path)
@@ -348,9 +375,12 @@ def narrow(plan: Plan, options: Options, name: str, waves: list[Wave], width: in
 
 def store_config(path: Path, plan: Plan) -> None:
     """Write what a run is; what else its ``config.json`` holds stays."""
-    file = path / "config.json"
-    before = results.read_config(path) if file.exists() else results.provenance()
-    results.write_json(file, before | plan.config())
+    file, now = path / "config.json", results.provenance()
+    held = results.read_config(path) if file.exists() else now
+    # What it was gone on with, where that was something else.
+    conditions = [{key: c[key] for key in now} for c in (held, *held.get("resumed_with", []), now)]
+    changes = [after for before, after in itertools.pairwise(conditions) if after != before]
+    results.write_json(file, held | plan.config() | ({"resumed_with": changes} if changes else {}))
 
 
 def valid(plan: Plan, wave: Wave, state: State) -> State:
@@ -414,7 +444,7 @@ class WaveRun:
             return self._train(saved)
 
     def _train(self, saved: Checkpoints | None) -> State:
-        began = time.perf_counter()
+        self.began, self.seconds = time.perf_counter(), 0.0
         self.runs = lay_out(self.algorithm, self.plan.wave_seeds(self.wave), self.plan.grid)
         built = compiled(self.algorithm, self.runs)
         hparams = jax.device_put(self.runs.hparams, built.init.input_shardings[0][1])
@@ -422,7 +452,6 @@ class WaveRun:
         started = {self.label: self.done * self.algorithm.steps_per_update}
         with logs.opened(self.options.log, self.options.path, self._log_config(), started) as self.log:
             state, diverged_at = self._loop(built, hparams, state, diverged_at, saved)
-        self._note_seconds(time.perf_counter() - began)
         return state
 
     def _loop(
@@ -437,8 +466,11 @@ class WaveRun:
                 after, after_diverged, logged = built.chunk(state, diverged_at, hparams, np.int32(length), last)
                 rows = {name: self._host(x)[..., :length] for name, x in jax.device_get(logged).items()}
                 seconds = time.perf_counter() - start
-                self._take(rows, after, after_diverged)
+                self._evaluate(rows, after, after_diverged)
+                # From here on they are kept together, whatever fails.
+                fresh = self._take(rows, after_diverged)
                 state, diverged_at = after, after_diverged
+                self._tell(rows, fresh)
                 length = int(np.clip(CHUNK_SECONDS * length / max(seconds, 1e-6), 1, CAPACITY))
                 if time.perf_counter() - saved_at > self.options.checkpoint_seconds:
                     self._save(saved, state, diverged_at)
@@ -455,8 +487,8 @@ class WaveRun:
 
     @property
     def label(self) -> str:
-        """What logs call it: the arm, and which wave if there are several."""
-        return self.name if len(self.plan.waves[self.name]) == 1 else f"{self.name}-{self.wave.name}"
+        """What logs call it: the arm; of further waves with their places on the seed axis."""
+        return self.name if self.wave.start == 0 else f"{self.name}-{self.wave.name}"
 
     def _log_config(self) -> dict[str, Any]:
         config = self.plan.config()
@@ -470,13 +502,15 @@ class WaveRun:
 
     def _start(self, built: Program, hparams: PyTree, saved: Checkpoints | None) -> tuple[State, Array]:
         state_sharding, runs_sharding, *_ = built.chunk.input_shardings[0]
-        found = None if saved is None else saved.restore(one_run(self.algorithm), self.runs.num_runs)
+        found = None if saved is None else saved.restore(one_run(self.algorithm), self.runs.num_runs, repair=True)
         if found is None:
             state = built.init(jax.device_put(self.runs.keys, built.init.input_shardings[0][0]), hparams)
             return state, jax.device_put(np.full(len(self.runs.keys), NEVER, np.int32), runs_sharding)
         self.done, (state, diverged_at) = found
         self.saved = self.done
         assert self.options.path is not None
+        timing = folder(self.options.path, self.name, self.wave) / "timing.json"
+        self.seconds = json.loads(timing.read_text())["seconds"] if timing.exists() else 0.0
         held = results.read_rows(self.options.path, self.index, self.slots, list(self.rows), self.done)
         for name, x in held.items():
             self.rows[name][..., : self.done] = x
@@ -498,11 +532,25 @@ class WaveRun:
         self.diverged[...] = np.where(at == NEVER, np.nan, at)
         return fresh
 
-    def _take(self, rows: dict[str, np.ndarray], state: State, diverged_at: Array) -> None:
-        """Keep a chunk's metrics, evaluate if it is due, and tell."""
-        length = rows["loss"].shape[-1]
-        start, self.done = self.done, self.done + length
-        for where in np.argwhere(self._mark(np.asarray(diverged_at))):
+    def _evaluate(self, rows: dict[str, np.ndarray], state: State, diverged_at: Array) -> None:
+        """Add the evaluation after a chunk to its rows, if one is due."""
+        length, every = rows["loss"].shape[-1], self.plan.eval_every
+        done = self.done + length
+        if every and (done % every == 0 or done == self.num_updates):
+            value = self._host(_evaluate(self.algorithm, self.runs, state, self.plan.eval_episodes))
+            rows["eval_return"] = np.full((*value.shape, length), np.nan, np.float32)
+            rows["eval_return"][..., -1] = np.where(self._host(diverged_at) == NEVER, value, np.nan)
+
+    def _take(self, rows: dict[str, np.ndarray], diverged_at: Array) -> np.ndarray:
+        """Keep a chunk's metrics; returns which runs diverged in it."""
+        start, self.done = self.done, self.done + rows["loss"].shape[-1]
+        for name, x in rows.items():
+            self.rows[name][..., start : self.done] = x
+        return self._mark(np.asarray(diverged_at))
+
+    def _tell(self, rows: dict[str, np.ndarray], diverged: np.ndarray) -> None:
+        """Warn of runs that diverged in a chunk, show it and log it."""
+        for where in np.argwhere(diverged):
             coords: dict[str, list] = {**self.plan.grid, "seed": self.seeds}
             cell = ", ".join(f"{name}={values[i]:g}" for (name, values), i in zip(coords.items(), where, strict=True))
             update = int(self.diverged[tuple(where)])
@@ -510,17 +558,10 @@ class WaveRun:
                 f"arm {self.name!r}, {cell}: loss or parameters are not finite from update {update} on; its last finite "
                 "values are kept, other runs go on untouched"
             )
-        every = self.plan.eval_every
-        if every and (self.done % every == 0 or self.done == self.num_updates):
-            value = self._host(_evaluate(self.algorithm, self.runs, state, self.plan.eval_episodes))
-            rows["eval_return"] = np.full((*value.shape, length), np.nan, np.float32)
-            rows["eval_return"][..., -1] = np.where(np.isnan(self.diverged), value, np.nan)
-        for name, x in rows.items():
-            self.rows[name][..., start : self.done] = x
-        steps = self.algorithm.steps_per_update
+        length, steps = rows["loss"].shape[-1], self.algorithm.steps_per_update
         self._advance(length, length * steps * self.runs.num_runs, rows["episode_return"])
-        env_steps = (np.arange(start, self.done) + 1.0) * steps
-        self.log(self.label, env_steps, rows)
+        with self._disk("logging"):
+            self.log(self.label, (np.arange(self.done - length, self.done) + 1.0) * steps, rows)
 
     def _advance(self, updates: int, gained: int = 0, returns: np.ndarray | None = None) -> None:
         steps = updates * self.algorithm.steps_per_update
@@ -535,20 +576,13 @@ class WaveRun:
             results.write_blocks(path, self.index, self.slots, self.rows, self.diverged, self.saved, self.done)
             if state is not None:
                 saved.save(self.done, state, diverged_at, self.runs.num_runs)
+            # Seconds are not determined by the seeds, so they are no result.
+            seconds = self.seconds + time.perf_counter() - self.began
+            results.write_json(folder(path, self.name, self.wave) / "timing.json", {"seconds": seconds})
         self.saved = self.done
 
     def _disk(self, doing: str) -> Any:
         return results.clear_disk_errors(self.options.path or Path(), doing)
-
-    def _note_seconds(self, seconds: float) -> None:
-        """Add to ``timing.json``: seconds are not determined by the seeds, so they are no result."""
-        if self.options.path is None:
-            return
-        index = jax.process_index()
-        file = self.options.path / ("timing.json" if index == 0 else f"timing-{index}.json")
-        timing = json.loads(file.read_text()) if file.exists() else {}
-        timing[self.name] = timing.get(self.name, 0.0) + seconds
-        results.write_json(file, timing)
 
     def _how_to_go_on(self) -> str:
         path = self.options.path

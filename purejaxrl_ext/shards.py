@@ -62,21 +62,21 @@ class Shards(NamedTuple):
     def spread(self, step: Callable[..., tuple[State, Metrics]]) -> Callable[..., tuple[State, Metrics]]:
         """A ``step`` of one device's share as a step of the whole run, whose State looks as on one device.
 
-        Raises:
-            ValueError: this process has fewer devices than D.
+        It raises a ``ValueError`` where this process has fewer devices than D, when it is traced: what was trained on more can
+        be looked at on fewer.
         """
         if self.num_devices == 1:
             return step
-        held = jax.local_device_count()
-        check(
-            self.num_devices <= held,
-            "data_parallel",
-            self.num_devices,
-            f"at most {held}, the number of this process's devices",
-        )
-        mesh = Mesh(np.array(jax.local_devices()[: self.num_devices]), (AXIS,))
 
         def whole(state: State, hparams: Any, measure: Array | None = None) -> tuple[State, Metrics]:
+            held = jax.local_device_count()
+            check(
+                self.num_devices <= held,
+                "data_parallel",
+                self.num_devices,
+                f"at most {held}, the number of this process's devices",
+            )
+            mesh = Mesh(np.array(jax.local_devices()[: self.num_devices]), (AXIS,))
             common, own = P(), P(AXIS)
             has_normalizer = isinstance(state.normalizer, Normalizer)
             normalizer = Normalizer(common, common, discounted_return=own) if has_normalizer else common

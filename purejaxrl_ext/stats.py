@@ -356,14 +356,16 @@ def aggregates(
         **options: ``last`` and ``bounds`` of :func:`task_scores`.
 
     Returns:
-        a table indexed by method and aggregate, with columns ``estimate``, ``low``, ``high`` and ``num_runs``.
+        a table indexed by method and aggregate, with columns ``estimate``, ``low``, ``high``, ``num_runs`` (that
+        entered) and ``num_diverged`` (that did not).
     """
-    rows = []
+    rows, lost = [], diverged(whole(dataset))
     for method, arms in named_methods(dataset, methods).items():
         x = task_scores(dataset, arms, metric, **options)
+        counts = {"num_runs": int(np.isfinite(x).sum()), "num_diverged": int(lost.sel(arm=arms).sum())}
         for name, of in (AGGREGATES | {"optimality_gap": lambda x: optimality_gap(x, target)}).items():
             row = aggregate(x, of, level=level, num_resamples=num_resamples)._asdict()
-            rows.append({"method": method, "aggregate": name, **row, "num_runs": int(np.isfinite(x).sum())})
+            rows.append({"method": method, "aggregate": name, **row, **counts})
     return pd.DataFrame(rows).set_index(["method", "aggregate"])
 
 

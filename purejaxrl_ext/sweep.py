@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +23,9 @@ from purejaxrl_ext.run import Options, Plan, Wave, add_seeds, cut, run, saved_up
 from purejaxrl_ext.types import Algorithm, State
 
 Arms = Algorithm | Mapping[str, Algorithm]
+
+PATIENCE = 20 * 24 * 3600  # seconds that a process waits for the others
+_MEETINGS = itertools.count()
 
 
 def sweep(
@@ -97,6 +102,36 @@ def create(
     _allocate(Path(out), plan)
 
 
+def extend(
+    out: str | Path,
+    *,
+    arms: Arms | None = None,
+    total_steps: int | None = None,
+    num_seeds: int | None = None,
+    seeds: Sequence[int] | None = None,
+    **others: Any,
+) -> None:
+    """Make a run larger without running it, for :func:`resume` to work on; arguments as of :func:`resume`.
+
+    Args:
+        others: arguments of :func:`sweep` that cannot change: they must be those with which the run was made.
+
+    Raises:
+        ValueError: one of ``others`` is not; and as :func:`resume`.
+        BlockingIOError: it would grow while another process is at work on it.
+    """
+    path = Path(out)
+    config = results.read_config(path)
+    for name, value in others.items():
+        check(name in ("grid", "eval_every", "eval_episodes", "wave_size"), "settings", name, "an argument of sweep")
+        value = {k: [float(v) for v in values] for k, values in (value or {}).items()} if name == "grid" else value
+        check(value == config[name], name, value, f"{config[name]!r}, with which the run was made")
+    plan = _grown(path, config, arms, total_steps, num_seeds, seeds)
+    grown = json.loads(json.dumps(plan.config()))
+    if grown != {key: config[key] for key in grown}:
+        _allocate(path, plan, config)
+
+
 def unfinished(out: str | Path, arms: Arms | None = None) -> list[str]:
     """Names of a run's arms that are not finished.
 
@@ -137,8 +172,9 @@ def resume(
         arms: arms to add. Also the run's own arms, by name: needed where an environment or a network cannot be imported
             again; their settings must be those stored.
         total_steps: environment steps of each run, at least those of the run; finished runs go on. (The update that was the
-            last then has a measurement of the representation more than it would have had.)
-        num_seeds, seeds: seeds that the run shall have, at least those that it has.
+            last then has a measurement of the representation, and an evaluation, more than it would have had.)
+        num_seeds, seeds: seeds that the run shall have, at least those that it has; the new ones run at once, or in waves
+            of ``wave_size``.
         only: names of the arms to go on with, when several processes share the work; None: all.
         progress, checkpoint_seconds, keep_checkpoints, log: as in :func:`sweep`.
 
@@ -153,21 +189,14 @@ def resume(
     path = Path(out)
     options = _options(path, progress, checkpoint_seconds, keep_checkpoints, False, log)
     config = results.read_config(path)
-    given = {} if arms is None else _named(arms)
-    plan = _stored_plan(path, config, given)
-    if total_steps is not None:
-        check(total_steps >= plan.total_steps, "total_steps", total_steps, f"at least the run's {plan.total_steps}")
-        plan.total_steps = int(total_steps)
-    _add_arms(plan, given)
-    if num_seeds is not None or seeds is not None:
-        _add_seeds(plan, _seeds(num_seeds, seeds))
+    plan = _grown(path, config, arms, total_steps, num_seeds, seeds)
     if only is not None:
         for name in only:
             check(name in plan.arms, "only", name, f"one of {', '.join(map(repr, plan.arms))}")
         options.only = list(only)
     _warn_of_changes(path, config)
     if only is None:
-        _allocate(path, plan)
+        _allocate(path, plan, config)
     return _on_disk(path, plan, options)
 
 
@@ -226,19 +255,29 @@ def _make_directory(path: Path) -> None:
             path.mkdir(parents=True, exist_ok=True)
 
 
-def _allocate(path: Path, plan: Plan) -> None:
-    """Make ``config.json``, after which the run can be resumed, and the store; or make both follow a plan that has grown."""
+def _allocate(path: Path, plan: Plan, config: dict[str, Any] | None = None) -> None:
+    """Make ``config.json``, after which the run can be resumed, and the store; or make both follow a plan that has grown.
+
+    Args:
+        config: what ``plan`` was made from.
+    """
     if jax.process_index() == 0:
         with results.clear_disk_errors(path, f"writing to out={str(path)!r}"), hold(path, "run", "the store"):
+            if config is not None and results.read_config(path) != config:
+                raise BlockingIOError(f"another process has just worked on the run {str(path)!r}; call again")
             store_config(path, plan)
             results.allocate(path, plan.blank(), plan.metrics(), plan.grid, plan.seed_block)
     _meet("the store is there")
 
 
 def _meet(name: str) -> None:
-    """Wait for the other processes, if there are any."""
-    if jax.process_count() > 1:
-        ocp.multihost.sync_global_processes(f"purejaxrl_ext {name}")
+    """Wait for the other processes, if there are any, however long they take."""
+    everyone = set(range(jax.process_count()))
+    if len(everyone) > 1:
+        # Named processes meet at the coordinator; without names they would meet in a computation on their devices, which
+        # gives up after minutes. A barrier's name serves once.
+        name = f"purejaxrl_ext {next(_MEETINGS)}: {name}"
+        ocp.multihost.sync_global_processes(name, processes=everyone, timeout=PATIENCE)
 
 
 def _plan(
@@ -262,30 +301,47 @@ def _plan(
     block = -(-len(listed) // jax.process_count())
     slots = add_seeds([], listed, block)
     waves = {name: cut(slots, block, min(wave_size or block, block)) for name in named}
-    return Plan(named, values, slots, block, waves, int(total_steps), eval_every, eval_episodes)
+    plan = Plan(named, values, slots, block, waves, wave_size, int(total_steps), eval_every, eval_episodes)
+    plan.metrics()  # An arm that cannot train fails here, before anything is written.
+    return plan
 
 
 def _stored_plan(path: Path, config: dict[str, Any], given: dict[str, Algorithm]) -> Plan:
     """The plan that a run's ``config.json`` holds, its arms made again or as given."""
     stored = {name: arm["settings"] for name, arm in config["arms"].items()}
     for name in set(given) & set(stored):
-        mine = {k: checkpoints.plain(v) for k, v in given[name].settings.items()}
-        for key in sorted(mine.keys() | stored[name].keys()):
-            if mine.get(key) != stored[name].get(key):
-                raise ValueError(
-                    f"arms[{name!r}] has {key}={mine.get(key)!r}, but the run {str(path)!r} was started with "
-                    f"{stored[name].get(key)!r}; give it another name to add it, or start another run"
-                )
+        checkpoints.check_settings(path, name, given[name], stored[name])
     return Plan(
         arms={name: given.get(name) or checkpoints.remake(settings) for name, settings in stored.items()},
         grid=config["grid"],
         slots=config["slots"],
         seed_block=config["seed_block"],
         waves={name: [Wave(*wave) for wave in waves] for name, waves in config["waves"].items()},
+        wave_size=config.get("wave_size"),
         total_steps=config["total_steps"],
         eval_every=config["eval_every"],
         eval_episodes=config["eval_episodes"],
     )
+
+
+def _grown(
+    path: Path,
+    config: dict[str, Any],
+    arms: Arms | None,
+    total_steps: int | None,
+    num_seeds: int | None,
+    seeds: Sequence[int] | None,
+) -> Plan:
+    """A run's plan with more steps, arms and seeds."""
+    given = {} if arms is None else _named(arms)
+    plan = _stored_plan(path, config, given)
+    if total_steps is not None:
+        check(total_steps >= plan.total_steps, "total_steps", total_steps, f"at least the run's {plan.total_steps}")
+        plan.total_steps = int(total_steps)
+    _add_arms(plan, given)
+    if num_seeds is not None or seeds is not None:
+        _add_seeds(plan, _seeds(num_seeds, seeds))
+    return plan
 
 
 def _add_arms(plan: Plan, given: dict[str, Algorithm]) -> None:
@@ -302,8 +358,11 @@ def _add_seeds(plan: Plan, seeds: list[int]) -> None:
     check(not missing, "seeds", seeds, f"all that the run has and more; {missing[:10]} are missing")
     new, held = [s for s in seeds if s not in plan.seeds], len(plan.slots)
     plan.slots = add_seeds(plan.slots, new, plan.seed_block)
+    # All at once, or each process its share, in whole blocks.
+    blocks = -(-len(new) // (plan.seed_block * jax.process_count()))
+    width = min(len(new), blocks * plan.seed_block, plan.wave_size or len(new))
     for waves in plan.waves.values():
-        waves += cut(plan.slots, plan.seed_block, waves[-1].width, held)
+        waves += cut(plan.slots, plan.seed_block, width, held)
 
 
 def _warn_of_changes(path: Path, config: dict[str, Any]) -> None:

@@ -7,6 +7,8 @@ import os
 import socket
 import subprocess
 import sys
+import warnings
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -17,11 +19,12 @@ import worker
 from toys import Clock, tiny
 
 import purejaxrl_ext as prx
-from purejaxrl_ext import cluster, results
+from purejaxrl_ext import cluster, results, run
 
 
-def start(path, *arguments, devices=1):
+def start(path, *arguments, devices=1, slow=False):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "JAX_NUM_CPU_DEVICES": str(devices)}
+    environment["WORKER_SLOW"] = str(int(slow))
     command = [sys.executable, str(Path(worker.__file__)), str(path), *map(str, arguments)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
 
@@ -31,11 +34,11 @@ def finish(*processes):
     assert [p.returncode for p in processes] == [0] * len(processes), "\n\n".join(said)
 
 
-def processes(path, count):
+def processes(path, count, **options):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return [start(path, f"127.0.0.1:{port}", count, index) for index in range(count)]
+    return [start(path, f"127.0.0.1:{port}", count, index, **options) for index in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -70,24 +73,31 @@ def test_more_processes(one, tmp_path, count):
     close(one, prx.load(path))
     config = results.read_config(path)
     assert config["seed_block"] == -(-len(worker.SEEDS) // count)
-    assert sorted(p.name for p in path.glob("timing*")) == sorted(
-        ["timing.json", *(f"timing-{i}.json" for i in range(1, count))]
-    )
+    seconds = [json.loads(p.read_text())["seconds"] for p in path.glob("checkpoints/*/*/timing.json")]
+    assert len(seconds) == count and min(seconds) > 0
     for seed in worker.SEEDS:
         assert prx.load_state(path, seed=seed, gamma=0.9).update == worker.UPDATES
 
 
-def test_processes_that_were_killed_go_on_as_another_number(one, tmp_path):
-    path = tmp_path / "x"
-    two = processes(path, 2)
-    while not list(path.glob("checkpoints/*/*/[0-9]*")):
+def test_processes_that_were_killed_go_on_as_another_number(one, tmp_path, monkeypatch):
+    path, took = tmp_path / "x", []
+    two = processes(path, 2, slow=True)
+    while not any(p.name.isdigit() for p in path.glob("checkpoints/*/*/*")):
         assert all(p.poll() is None for p in two)
     for process in two:
         process.kill()
     for process in two:
         process.communicate(timeout=10)
-    finish(start(path))
+    take = run.WaveRun._take
+    monkeypatch.setattr(
+        run.WaveRun, "_take", lambda self, rows, *a: (took.append(rows["loss"]), take(self, rows, *a))[1]
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # this process may have more devices
+        worker.main(path)
     close(one, prx.load(path))
+    # A wave of each process; what had been saved was not computed again.
+    assert sum(x.shape[-1] for x in took) < 2 * worker.UPDATES
 
 
 def write_often(path, slots, repeats):
@@ -159,6 +169,24 @@ def test_a_job_per_arm(executor, tmp_path):
     assert len(again) == 1
     wait(again)
     assert prx.load_state(tmp_path / "x", arm="pfo", seed=1).update == 6
+
+
+def test_jobs_for_a_run_that_has_grown(executor, tmp_path):
+    """More steps and seeds are new work; what cannot change is refused by name."""
+    arms = {"ppo": tiny("ppo")}
+    settings = {"num_seeds": 1, "total_steps": 2 * 16, "grid": {"gamma": [0.9]}}
+    prx.sweep(arms, out=tmp_path / "x", progress=False, **settings)
+    launch = partial(prx.launch, out=tmp_path / "x", executor=executor, progress=False)
+    assert launch(arms, **settings) == []
+    for bad in ({"grid": {"gamma": [0.9, 0.99]}}, {"eval_every": 3}, {"total_steps": 16}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            launch(arms, **settings | bad)
+    jobs = launch(arms | {"pfo": tiny("pfo")}, **settings | {"num_seeds": 2, "total_steps": 3 * 16})
+    assert len(jobs) == 2
+    wait(jobs)
+    got = prx.load(tmp_path / "x")
+    assert dict(got["loss"].sizes) == {"arm": 2, "gamma": 1, "seed": 2, "update": 3}
+    assert np.isfinite(got["loss"]).all()
 
 
 def test_a_job_that_is_taken_away_is_sent_again_as_it_was():

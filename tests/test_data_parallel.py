@@ -107,6 +107,7 @@ def test_a_sweep_that_was_stopped_goes_on_bit_for_bit(trained, tmp_path, monkeyp
         if len(took) == 3:
             raise InterruptedError
         took.append(take(self, *args))
+        return took[-1]
 
     monkeypatch.setattr(run_module, "CHUNK_SECONDS", 0.0)
     with monkeypatch.context() as patch:
@@ -163,7 +164,6 @@ def test_one_device_asks_no_other(data_parallel):
             {"data_parallel": 2, "num_envs": 4, "num_minibatches": 4, "memory": "gru"},
             ["num_minibatches=4", "num_envs / data_parallel = 2"],
         ),
-        ("ppo", {"data_parallel": 64, "num_envs": 64}, ["data_parallel=64", "number of this process's devices"]),
         ("dqn", {"data_parallel": 2}, ["unknown setting 'data_parallel'"]),
     ],
 )
@@ -171,3 +171,13 @@ def test_bad_input(algorithm, settings, said):
     with pytest.raises(ValueError, match="data_parallel") as error:
         prx.make(algorithm, "CartPole-v1", **settings)
     assert all(part in str(error.value) for part in said), error.value
+
+
+def test_more_devices_than_there_are(tmp_path):
+    """Training is refused, before anything is written; what was trained elsewhere can be looked at here."""
+    algorithm = tiny("ppo", num_envs=64, data_parallel=64)
+    with pytest.raises(ValueError, match=r"data_parallel=64.*number of this process's devices"):
+        prx.sweep(algorithm, total_steps=64, out=tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    state = algorithm.init(jax.random.key(0))
+    assert np.isfinite(prx.evaluate(algorithm, state, jax.random.key(1), num_episodes=2)).all()

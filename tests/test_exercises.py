@@ -46,7 +46,8 @@ def test_notebook_asks_for_its_exercises_and_gives_no_solution(path):
         assert any(f"{name}: not filled in yet" in output.get("text", "") for output in asking[0].outputs)
 
 
-def test_every_exercise_has_its_own_name():
+def test_every_exercise_has_a_notebook_and_its_own_name():
+    assert set(NUMBER.values()) <= {path.stem[:2] for path in NOTEBOOKS.glob("*.ipynb")}
     modules = [importlib.import_module(path.stem) for path in NOTEBOOKS.glob("exercises_*.py")]
     assert sum(len(module.TESTS) for module in modules) == len(exercises.tests())
 

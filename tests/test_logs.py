@@ -170,6 +170,14 @@ def test_tensorboard_after_a_stop_shows_no_step_twice(tmp_path):
 
 
 @needs_tensorboard
+def test_tensorboard_shows_no_step_twice_if_there_was_no_checkpoint_either(tmp_path):
+    for _ in range(2):
+        with logs.opened([logs.TensorBoard()], tmp_path, CONFIG, {}) as log:
+            log("ppo", STEPS, {"loss": RUNS})
+    assert shown(tmp_path / "tensorboard" / "ppo")["loss/mean"] == [(16, 4.0), (48, 3.5)]
+
+
+@needs_tensorboard
 def test_tensorboard_needs_somewhere_to_write():
     with pytest.raises(ValueError, match="path=None"):
         logs.TensorBoard().open(None, CONFIG, {})

@@ -61,6 +61,7 @@ def stop_at(patch, chunks):
         if len(took) == chunks:
             raise StoppedError
         took.append(take(self, *args))
+        return took[-1]
 
     patch.setattr(run_module.WaveRun, "_take", stop)
     return lambda: patch.setattr(run_module.WaveRun, "_take", take)
@@ -108,7 +109,8 @@ def newest(path):
 
 
 def lives(path, arms, rng, timeout=300.0):
-    """Start the run again and again, killing it a moment after it has saved a few more updates. Returns how often."""
+    """Start the run again and again, killing it a moment after it has saved a few more updates, or, every second time, at
+    any moment, as it may be while it starts, makes its directory, compiles or reads. Returns how often."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, str(Path(kill.__file__)), str(path), *arms]
     began = time.monotonic()
@@ -117,11 +119,12 @@ def lives(path, arms, rng, timeout=300.0):
         with log.open("w") as stderr:
             process = subprocess.Popen(command, stderr=stderr, env=environment)
             more, before = rng.randint(4, 30), len(list(path.glob("checkpoints/*/*/*")))
-            moment = rng.uniform(0.0, 0.4)
+            moment, lifetime = rng.uniform(0.0, 0.4), rng.uniform(0.5, 12.0) if life % 2 == 0 else timeout
+            born = time.monotonic()
             seen: set = set(path.glob("checkpoints/*/*/*"))
             while process.poll() is None and time.monotonic() < began + timeout:
                 seen |= set(path.glob("checkpoints/*/*/*"))
-                if len(seen) > before + more:
+                if len(seen) > before + more or time.monotonic() > born + lifetime:
                     time.sleep(moment)
                     process.kill()
                     break
@@ -152,7 +155,9 @@ def test_stopped_by_an_error(whole, stopped):
 def test_what_is_done_is_not_done_again(whole, stopped, monkeypatch):
     took = []
     take = run_module.WaveRun._take
-    monkeypatch.setattr(run_module.WaveRun, "_take", lambda self, rows, *a: (took.append(rows), take(self, rows, *a)))
+    monkeypatch.setattr(
+        run_module.WaveRun, "_take", lambda self, rows, *a: (took.append(rows), take(self, rows, *a))[1]
+    )
     prx.resume(stopped, progress=False)
     assert sum(rows["loss"].shape[-1] for rows in took) == UPDATES - 9
 
@@ -191,6 +196,66 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(whole, stopped, dama
     same(again, whole[1])
 
 
+def checkpoints_of(path):
+    return sorted(p.relative_to(path) for p in path.glob("checkpoints/*/*/*"))
+
+
+def test_who_reads_leaves_the_checkpoints_alone(stopped):
+    """A damaged one too: whoever works on the run may be at it."""
+    last, held = newest(stopped), checkpoints_of(stopped)
+    (file,) = last.rglob("arrays.npz")
+    file.write_bytes(b"")
+    with pytest.warns(RuntimeWarning, match="damaged.*the one before"):
+        assert prx.load_state(stopped, arm="dqn", seed=5).update == int(last.name) - 1
+    assert checkpoints_of(stopped) == held
+    with pytest.raises(ValueError, match=r"arms\['dqn'\] has hidden_sizes"):
+        prx.load_state(stopped, arm="dqn", seed=5, algorithm=tiny("dqn", hidden_sizes=(3,)))
+
+
+def test_a_state_of_another_version_is_an_error_and_stays(stopped, monkeypatch):
+    """A State with another slot: not damage, and nothing is removed for it."""
+    held, one_run = checkpoints_of(stopped), run_module.one_run
+
+    def other(algorithm):
+        state = one_run(algorithm)
+        return state.replace(carry={"more": jax.ShapeDtypeStruct((3,), np.float32)})
+
+    monkeypatch.setattr(run_module, "one_run", other)
+    with pytest.raises(ValueError, match=r"holds nothing as .*more.*another version"):
+        prx.resume(stopped, progress=False)
+    assert checkpoints_of(stopped) == held
+
+
+def test_a_disk_that_cannot_be_read_is_no_damage(stopped, monkeypatch):
+    held = checkpoints_of(stopped)
+
+    def fail(*args, **kwargs):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(checkpoints.ArraysHandler, "restore", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        prx.resume(stopped, progress=False)
+    assert checkpoints_of(stopped) == held
+
+
+def test_a_logger_that_fails_costs_nothing(whole, arms, stop_after, tmp_path):
+    """What had been computed when it failed is kept, and its checkpoint."""
+
+    class Failing:
+        def open(self, *args): ...
+
+        def log(self, arm, env_steps, metrics):
+            if env_steps[-1] == 5 * PER_UPDATE:
+                raise RuntimeError("the network is down")
+
+        def close(self): ...
+
+    with pytest.raises(RuntimeError, match="network"):
+        prx.sweep(arms, out=tmp_path / "x", log=[Failing()], **SETTINGS)
+    assert int(newest(tmp_path / "x").name) == 5
+    same(prx.resume(tmp_path / "x", progress=False), whole[1])
+
+
 def test_a_checkpoint_that_was_never_finished_is_no_checkpoint(whole, stopped):
     last = newest(stopped)
     last.rename(last.with_name(f"{last.name}.orbax-checkpoint-tmp"))
@@ -221,37 +286,51 @@ def test_stopped_while_it_was_being_made(arms, whole, stop_after, tmp_path, left
     same(prx.resume(path, progress=False), whole[1])
 
 
-def test_ctrl_c_saves_says_how_to_go_on_and_goes_on(whole, tmp_path):
-    """SIGINT between the arms' updates; a second is not needed."""
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_says_how_to_go_on_and_goes_on(tmp_path, sent):
+    """Between the arms' updates; a second is not needed. SIGTERM is what a machine that shuts down sends."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, str(Path(kill.__file__)), str(tmp_path / "x"), "ppo"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     while not list((tmp_path / "x").glob("checkpoints/*/*/[0-9]*")):
         assert process.poll() is None
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, said = process.communicate(timeout=60)
-    assert process.returncode in (1, -signal.SIGINT, 130)
+    assert process.returncode in ((1, -signal.SIGINT, 130) if sent == signal.SIGINT else (128 + signal.SIGTERM,))
     assert f"go on with prx.resume({str(tmp_path / 'x')!r})" in said
     kill.main(tmp_path / "x", "ppo")
     kill.main(tmp_path / "whole", "ppo")
     same(prx.load(tmp_path / "x"), prx.load(tmp_path / "whole"))
 
 
-def test_a_full_disk_loses_nothing(arms, whole, tmp_path, monkeypatch):
-    write, calls = results.write_blocks, []
+def test_a_sigterm_that_somebody_handles_is_left_to_them():
+    """Submitit's jobs ignore it, and wait for the signal that sends them again."""
+    before = signal.signal(signal.SIGTERM, handler := lambda *_: None)
+    try:
+        with run_module.Stop():
+            assert signal.getsignal(signal.SIGTERM) is handler
+            assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
-    def full(*args):
+
+@pytest.mark.parametrize(("owner", "name"), [(results, "write_blocks"), (np, "savez")])
+def test_a_full_disk_loses_nothing(arms, whole, tmp_path, monkeypatch, owner, name):
+    """While the results are written, and while a checkpoint is, in the background."""
+    write, calls = getattr(owner, name), []
+
+    def full(*args, **kwargs):
         calls.append(args)
         if len(calls) > 30:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(*args)
+        write(*args, **kwargs)
 
     monkeypatch.setattr(run_module, "CHUNK_SECONDS", 0.0)
-    monkeypatch.setattr(results, "write_blocks", full)
-    with pytest.raises(OSError, match=r"No space left.*saving update .*prx\.resume"):
+    monkeypatch.setattr(owner, name, full)
+    with pytest.raises(OSError, match=r"No space left.*(saving update|waiting for) .*prx\.resume"):
         prx.sweep(arms, out=tmp_path / "x", **SETTINGS | EVERY_UPDATE)
-    monkeypatch.setattr(results, "write_blocks", write)
+    monkeypatch.setattr(owner, name, write)
     same(prx.resume(tmp_path / "x", progress=False), whole[1])
 
 
@@ -279,6 +358,38 @@ def test_a_second_process_is_kept_out(stopped):
             prx.resume(stopped, progress=False)
         other.kill()
     prx.resume(stopped, progress=False)
+
+
+def test_two_that_resume_the_same_run(tmp_path):
+    """One works, the other is told so, and the results are those of one alone."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(Path(kill.__file__)), str(tmp_path / "x"), "ppo", "pfo"]
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    while not list((tmp_path / "x").glob("checkpoints/*/*/[0-9]*")):
+        assert first.poll() is None
+        time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)
+    try:
+        second = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=environment, timeout=120)
+    finally:
+        first.send_signal(signal.SIGCONT)
+    assert second.returncode == 1
+    assert f"is being worked on by another process (process {first.pid} on" in second.stderr
+    first.communicate(timeout=120)
+    assert first.returncode == 0
+    kill.main(tmp_path / "whole", "ppo", "pfo")
+    same(prx.load(tmp_path / "x"), prx.load(tmp_path / "whole"))
+
+
+def test_what_another_process_has_just_changed_is_not_written_over(stopped, monkeypatch):
+    """It was read before the lock was there."""
+    read, config = results.read_config, results.read_config(stopped)
+    reads = iter([config])
+    monkeypatch.setattr(results, "read_config", lambda path: next(reads, config | {"waves": {}}))
+    with pytest.raises(BlockingIOError, match="another process has just worked on"):
+        prx.resume(stopped, num_seeds=10)
+    monkeypatch.setattr(results, "read_config", read)
+    assert results.read_config(stopped) == config
 
 
 def test_a_store_cannot_grow_while_others_write_to_it(whole):
@@ -314,8 +425,12 @@ def test_other_conditions_are_told(whole):
     config = json.loads(file.read_text())
     changed = config | {"versions": config["versions"] | {"jax": "0.0.1"}}
     file.write_text(json.dumps(changed))
-    with pytest.warns(RuntimeWarning, match=rf"jax 0\.0\.1 → {jax.__version__}"):
-        prx.resume(whole[0])
+    for _ in range(2):
+        with pytest.warns(RuntimeWarning, match=rf"jax 0\.0\.1 → {jax.__version__}"):
+            prx.resume(whole[0])
+        after = json.loads(file.read_text())
+        assert after["versions"]["jax"] == "0.0.1"
+        assert [c["versions"]["jax"] for c in after["resumed_with"]] == [jax.__version__]
     file.write_text(json.dumps(config))
 
 
@@ -341,6 +456,27 @@ def test_more_steps_seeds_and_arms(arms, whole, tmp_path):
             for name in ("loss", "value", "episode_return", "grad_norm"):
                 np.testing.assert_array_equal(grown[name].sel(seed=seed), dataset[name].sel(seed=seed), err_msg=name)
     assert prx.load_state(tmp_path / "x", arm="other", seed=12).update == longer
+
+
+def test_a_run_of_one_seed_that_gets_more_has_them_at_once(tmp_path):
+    """Its store has blocks of one seed: the new ones are a wave of many blocks, as in a sweep of them alone."""
+    algorithm = tiny("ppo")
+    settings = {"total_steps": UPDATES * PER_UPDATE, "progress": False}
+    prx.sweep(algorithm, out=tmp_path / "x", **settings)
+    grown = prx.resume(tmp_path / "x", num_seeds=6, progress=False)
+    assert results.read_config(tmp_path / "x")["waves"] == {"ppo": [[0, 1, 1], [1, 6, 5]]}
+    same(grown.sel(seed=range(1, 6)), prx.sweep(algorithm, seeds=range(1, 6), **settings))
+    same(prx.load(tmp_path / "x"), grown)
+    assert prx.load_state(tmp_path / "x", seed=5).update == UPDATES
+    same(prx.resume(tmp_path / "x", num_seeds=6), grown)
+
+
+def test_seeds_are_told_apart_exactly(tmp_path):
+    seeds = [2_000_000_000, 2_000_000_001]
+    prx.sweep(tiny("ppo"), seeds=seeds, total_steps=PER_UPDATE, out=tmp_path / "x", progress=False)
+    assert [int(prx.load_state(tmp_path / "x", seed=s).update) for s in seeds] == [1, 1]
+    with pytest.raises(ValueError, match="seed=2000000002"):
+        prx.load_state(tmp_path / "x", seed=2_000_000_002)
 
 
 def test_environments_and_networks_of_ones_own_come_back_by_import_path(stop_after, tmp_path):
@@ -418,6 +554,57 @@ def test_a_device_out_of_memory_halves_the_waves(arms, tmp_path, monkeypatch, on
         same(prx.resume(tmp_path / "x", progress=False), halved)
 
 
+def test_waves_that_have_begun_are_not_made_narrower_for_others(arms, tmp_path, monkeypatch):
+    """As when two processes have begun one each, and one of them was lost before its first checkpoint."""
+    path = tmp_path / "x"
+    monkeypatch.setattr(run_module, "CHUNK_SECONDS", 0.0)
+    prx.sweep(arms["ppo"], out=path, **SETTINGS | EVERY_UPDATE | {"seeds": [0, 1, 2, 3], "wave_size": 2})
+    shutil.rmtree(path / "checkpoints" / "ppo" / "0-2")
+    newest_of_second = newest(path)
+    newest_of_second.rename(newest_of_second.with_name("lost"))
+    earlier = sorted(p.name for p in newest_of_second.parent.iterdir())
+    monkeypatch.setattr(run_module, "fitting", lambda *args: 1)
+    monkeypatch.setattr(run_module, "WaveRun", None)
+    with pytest.warns(RuntimeWarning, match="going on with 1"), pytest.raises(TypeError):
+        prx.resume(path, progress=False)
+    assert results.read_config(path)["waves"]["ppo"] == [[2, 4, 2], [0, 1, 1], [1, 2, 1]]
+    assert sorted(p.name for p in newest_of_second.parent.iterdir()) == earlier
+
+
+@pytest.mark.parametrize(
+    ("slots", "block", "width", "start", "waves"),
+    [
+        ([0, 1, 2, 3, 4], 5, 2, 0, [(0, 2, 2), (2, 4, 2), (4, 5, 2)]),
+        ([0, 1, 2, -1, 3, 4, 5, 6], 4, 8, 0, [(0, 3, 8), (4, 8, 8)]),
+        ([0, 1, 2, 3, 4, 5, 6, -1], 4, 8, 0, [(0, 7, 8)]),
+        ([0, 1, 2, 3, 4, 5, 6, -1], 4, 6, 0, [(0, 4, 6), (4, 7, 6)]),
+        ([0, 1, 2, 3, 4, 5, 6, 7], 4, 3, 0, [(0, 3, 3), (3, 4, 3), (4, 7, 3), (7, 8, 3)]),
+        ([0, 1, 2, 3, 4, 5, 6, 7], 4, 2, 4, [(4, 6, 2), (6, 8, 2)]),
+        ([0, 1, 2, 3], 1, 2, 1, [(1, 3, 2), (3, 4, 2)]),
+    ],
+)
+def test_waves_share_no_block_unless_it_is_theirs_alone(slots, block, width, start, waves):
+    assert run_module.cut(slots, block, width, start) == [run_module.Wave(*w) for w in waves]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_memory_of_a_container_or_a_job_counts(tmp_path, version):
+    """Not what it keeps of files, which the system gives back; the least of the groups around it."""
+    names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if version == 1 else ("memory.max", "memory.current")
+    top = tmp_path / "sys/fs/cgroup" / ("memory" if version == 1 else "")
+    (tmp_path / "proc/self").mkdir(parents=True)
+    line = "0::/job/step" if version == 2 else "7:cpu,memory:/job/step"
+    (tmp_path / "proc/self/cgroup").write_text(f"3:freezer:/\n{line}\n")
+    unlimited = "max" if version == 2 else str(2**63 - 4096)
+    for group, limit, used, cached in (("job", 1000, 700, 300), ("job/step", unlimited, 100, 0)):
+        (top / group).mkdir(parents=True)
+        for name, x in zip(names, (limit, used), strict=True):
+            (top / group / name).write_text(f"{x}\n")
+        (top / group / "memory.stat").write_text(f"cache 5\n{'total_' * (version == 1)}inactive_file {cached}\n")
+    assert program._cgroup_memory(tmp_path) == 600
+    assert program._cgroup_memory(tmp_path / "nowhere") == np.inf
+
+
 def test_an_error_that_is_not_of_memory_is_raised(arms, monkeypatch):
     def fail(*args):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
@@ -438,6 +625,16 @@ def test_a_diverging_cell_touches_no_other(arms):
         healthy, wild, lost = (prx.sweep(arms["ppo"], **SETTINGS | {"grid": grid}) for grid in grids)
     for other in (wild, lost):
         same(other.sel(learning_rate=1e-3), healthy.sel(learning_rate=1e-3))
+
+
+def test_a_learning_rate_of_a_million_diverges_alone():
+    """On CartPole it only learns nothing: a tanh network's losses stay finite. A Gaussian's log probabilities do not."""
+    algorithm = tiny("ppo", "Pendulum-v1")
+    with pytest.warns(RuntimeWarning, match=r"learning_rate=1e\+06, seed=\d: .*from update 0 on"):
+        healthy, wild = (prx.sweep(algorithm, **SETTINGS | {"grid": {"learning_rate": [1e-3, x]}}) for x in (2e-3, 1e6))
+    assert (wild["diverged_at"].sel(learning_rate=1e6) == 0).all()
+    assert np.isfinite(wild["loss"].sel(learning_rate=1e-3)).all()
+    same(wild.sel(learning_rate=1e-3), healthy.sel(learning_rate=1e-3))
 
 
 def test_a_run_that_diverges_keeps_its_last_finite_values_also_across_a_stop(stop_after, tmp_path):

@@ -169,6 +169,7 @@ def test_a_diverged_run_is_left_out():
     table = stats.aggregates(ds, num_resamples=50)
     assert table.loc[("a", "mean"), "estimate"] == 1.5
     assert table.loc[("a", "mean"), "num_runs"] == 2
+    assert table.loc[("a", "mean"), "num_diverged"] == 1
 
 
 def test_table_of_aggregates():

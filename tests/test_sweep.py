@@ -14,6 +14,7 @@ from toys import Clock, Poison, equal_trees, tiny
 
 import purejaxrl_ext as prx
 from purejaxrl_ext import program
+from purejaxrl_ext.progress import Progress
 from purejaxrl_ext.train import is_measured
 
 # The package's attribute of this name is the function.
@@ -80,7 +81,7 @@ def test_steps_that_the_rollout_does_not_divide_are_rounded_up(algorithm):
 
 def test_shorter_arms_are_padded_with_nan():
     arms = {"a": tiny("ppo"), "b": tiny("ppo", num_steps=16)}
-    plan = run_module.Plan(arms, {}, [0], 1, {}, total_steps=48, eval_every=0, eval_episodes=1)
+    plan = run_module.Plan(arms, {}, [0], 1, {}, None, total_steps=48, eval_every=0, eval_episodes=1)
     ds = plan.blank()
     assert ds["env_step"].dims == ("arm", "update")
     np.testing.assert_array_equal(ds["env_step"], [[16.0, 32.0, 48.0], [32.0, 64.0, np.nan]])
@@ -342,8 +343,21 @@ def test_a_run_that_was_stopped_can_be_loaded_as_far_as_it_came(algorithm, datas
     np.testing.assert_array_equal(loaded["loss"][..., :7], dataset["loss"][..., :7])
     assert loaded.sizes["update"] == UPDATES
     assert np.isnan(loaded["loss"][..., 7:]).all()
-    # The seventh was never acknowledged: its state had been handed on, so the one before it is the last that was saved.
-    assert prx.load_state(tmp_path / "x", seed=5).update == 6
+    # What fails while it is told has been kept.
+    assert prx.load_state(tmp_path / "x", seed=5).update == 7
+
+
+def test_progress_off_a_terminal_is_a_line_a_minute_and_one_at_the_end(capsys):
+    """Also where an arm's seeds turn out to need more waves than it was to have."""
+    bar = Progress(True, {"ppo": 100}, {"ppo": 1})
+    bar.more_waves("ppo", 2)
+    for _ in range(30):
+        bar.advance("ppo", 10, 80, np.array([3.0, np.nan]))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("ppo: 300/300 steps") and line.endswith("return 3")
+    bar.printed -= 61.0
+    bar.advance("ppo", 10, 80, np.array([np.nan]))
+    assert capsys.readouterr().err.startswith("ppo: 310/300 steps")
 
 
 def test_a_run_that_has_just_been_created_is_all_nan(algorithm, tmp_path, monkeypatch):

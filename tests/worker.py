@@ -1,13 +1,18 @@
-"""One process of a sweep: ``python worker.py DIRECTORY [COORDINATOR COUNT INDEX]``."""
+"""One process of a sweep: ``python worker.py DIRECTORY [COORDINATOR COUNT INDEX]``.
+
+With WORKER_SLOW=1 every chunk is one update and every update is saved.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 from toys import tiny
 
 import purejaxrl_ext as prx
+from purejaxrl_ext import run
 
 UPDATES = 10
 SEEDS = [3, 8, 5, 1, 2, 7, 9]
@@ -22,7 +27,9 @@ def main(path: Path, *cluster: str) -> None:
     if (path / "config.json").exists():
         prx.resume(path, arms=arms, progress=False)
     else:
-        prx.sweep(arms, out=path, **settings)
+        slow = os.environ.get("WORKER_SLOW") == "1"
+        run.CHUNK_SECONDS = 0.0 if slow else run.CHUNK_SECONDS
+        prx.sweep(arms, out=path, checkpoint_seconds=1e-9 if slow else 60.0, **settings)
 
 
 if __name__ == "__main__":
