@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import shutil
 import warnings
+import zipfile
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -77,6 +79,9 @@ class ArraysHandler(ocp.AsyncCheckpointHandler):
                 name = jax.tree_util.keystr(path)
                 array = file.get(name)
                 if array is None or (array.shape, array.dtype) != (like.shape, like.dtype):
+                    damaged = file.zip.testzip()
+                    if damaged is not None:
+                        raise zipfile.BadZipFile(f"{damaged} is not what was written")
                     held = "nothing" if array is None else f"{array.dtype}{list(array.shape)}"
                     raise MismatchError(
                         f"{directory} holds {held} as {name}, and not {like.dtype}{list(like.shape)}: it was written with "
@@ -109,7 +114,7 @@ class Checkpoints:
             index = jax.process_index()
             alone = ocp.options.MultiprocessingOptions(index, {index}, f"process{index}")
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False, multiprocessing_options=alone)
-        self.where = where
+        self.where, self.saved = where, False
         self.manager = ocp.CheckpointManager(where, item_handlers=ArraysHandler(), options=options)
 
     def __enter__(self) -> Checkpoints:
@@ -127,10 +132,14 @@ class Checkpoints:
         rows = jax.tree.map(lambda x: np.array(x)[:num_runs], state.replace(update=()))
         snapshot = Snapshot(rows.replace(update=np.array(state.update)), np.array(diverged_at)[:num_runs])
         self.manager.save(update, args=Arrays(snapshot))
+        self.saved = True
 
     def wait(self) -> None:
         """Until what is being written is on disk; raises what went wrong there."""
         self.manager.wait_until_finished()
+        if self.saved:
+            for aside in self.where.glob("*.damaged"):
+                shutil.rmtree(aside, ignore_errors=True)
 
     def restore(self, one: State, num_runs: int, repair: bool = False) -> tuple[int, Snapshot] | None:
         """The newest checkpoint that can be read, and its number of updates; a damaged one is passed over, with a warning.
@@ -138,7 +147,8 @@ class Checkpoints:
         Args:
             one: shapes of one run's State, its key as data.
             num_runs: R.
-            repair: rename what is damaged to ``<update>.damaged``, so that this update can be saved again.
+            repair: rename what is damaged to ``<update>.damaged``, so that this update can be saved again; once there is a
+                newer one it is removed.
 
         Raises:
             MismatchError: a checkpoint is of another State than ``one``'s.
@@ -158,8 +168,11 @@ class Checkpoints:
                     raise
                 reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             file = self.where / str(update)
+            again = "" if repair else "; once it is removed, prx.resume makes it again"
             warnings.warn(
-                f"the checkpoint {file} is damaged ({reason}): the one before it is used", RuntimeWarning, stacklevel=2
+                f"the checkpoint {file} is damaged ({reason}): the one before it is used{again}",
+                RuntimeWarning,
+                stacklevel=2,
             )
             if repair:
                 aside = file.with_name(f"{update}.damaged")
@@ -167,6 +180,11 @@ class Checkpoints:
                 file.rename(aside)
                 self.manager.reload()
         return None
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint's file is there and has its end; what is between is checked when it is read."""
+    return any(zipfile.is_zipfile(file) for file in checkpoint.rglob(ArraysHandler.FILE))
 
 
 def one_run(algorithm: Algorithm) -> State:
@@ -256,7 +274,8 @@ def plain(value: Any) -> Any:
             return stored
     except Exception:
         pass  # then it is an object that only its maker can bring back
-    return {"object": repr(value)}
+    # Without its place in memory, which is another in each process.
+    return {"object": re.sub(r" at 0x[0-9a-f]+", "", repr(value))}
 
 
 def _by_import_path(value: Any) -> dict[str, Any] | None:

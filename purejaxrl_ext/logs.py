@@ -109,7 +109,7 @@ class TensorBoard:
     """Event files for TensorBoard, a directory per arm: ``tensorboard --logdir runs``.
 
     A resumed run begins a new file, whose first record tells TensorBoard to drop what earlier files of the arm hold from
-    there on (``purge_step``).
+    there on (``purge_step``). So two sweeps that share ``path`` and an arm's name show the later one.
 
     Args:
         path: where to write; None: ``tensorboard`` in the run's directory.

@@ -25,6 +25,8 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from purejaxrl_ext.errors import check
+
 # A Zarr chunk is a file, which costs a millisecond to write however small it is; but each save writes the newest again.
 CHUNK_UPDATES = 64  # of a chunk, at least
 CHUNKS = 16  # along the updates of a run as it is made, at most, as long as
@@ -111,6 +113,7 @@ def write_blocks(
     group = _open(path)
     for name, values in metrics.items():
         size = group[name].chunks[-1]
+        check(stop <= group[name].shape[-1], "stop", stop, f"at most the store's {group[name].shape[-1]} updates")
         first, last = start // size * size, min(-(-stop // size) * size, group[name].shape[-1])
         block = np.full((*values.shape[:-1], last - first), np.nan, np.float32)
         known = values[..., first : min(last, stop)]
@@ -174,7 +177,7 @@ def clear_disk_errors(path: Path, doing: str) -> Iterator[None]:
     except BlockingIOError:
         raise  # a lock says by itself who holds it
     except OSError as error:
-        raise type(error)(
+        raise OSError(  # of the class that belongs to its number
             error.errno,
             f"{error.strerror or error} while {doing}. What was saved before is untouched; once the cause is gone, "
             f"go on with prx.resume({str(path)!r})",

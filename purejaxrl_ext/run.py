@@ -3,15 +3,15 @@
 Progress, logs, results and checkpoints live between chunks, on the host; there is no callback inside a compiled loop. A chunk's
 length never changes the result: its trip count is a traced argument of the one program, and metrics go into a buffer.
 
-An arm's seeds run in **waves**, one after another, each all grid cells of some seeds. All waves of an arm are of one width
-(the last one's spare places repeat a seed), and so one program with one result, however many there are. A wave is what is
+An arm's seeds run in **waves**, one after another, each all grid cells of some seeds. They are of one width (spare places
+repeat a seed), and so one program with one result, however many there are; unless they do not fit into memory any more, or
+more seeds are added later than the waves before are wide. A wave is what is
 checkpointed and resumed; a block of seeds is what a process has to itself.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import shutil
 import signal
@@ -20,7 +20,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -136,10 +136,13 @@ def metric_names(algorithm: Algorithm) -> tuple[str, ...]:
     return tuple(jax.eval_shape(algorithm.step, state)[1])
 
 
-def add_seeds(slots: list[int], seeds: list[int], seed_block: int) -> list[int]:
-    """The seed axis with new seeds in blocks of their own, filled up with PADDING."""
-    spare = -len(seeds) % seed_block
-    return slots + seeds + [results.PADDING] * spare
+def place(seeds: list[int], share: int, seed_block: int) -> list[int]:
+    """Slots for seeds: each process's ``share`` in blocks of their own, filled up with PADDING."""
+    slots: list[int] = []
+    for i in range(0, len(seeds), share):
+        mine = seeds[i : i + share]
+        slots += mine + [results.PADDING] * (-len(mine) % seed_block)
+    return slots
 
 
 def cut(slots: list[int], seed_block: int, width: int, start: int = 0) -> list[Wave]:
@@ -299,19 +302,23 @@ def run(plan: Plan, options: Options) -> Outcome | None:
             held = {(n, i // plan.seed_block): None for n, wave in todo for i in range(wave.start, wave.stop)}
             for name, block in held:
                 stack.enter_context(hold(options.path, f"{name}-{block}", f"arm {name!r}"))
-        checked: set[str] = set()
+        checked: set[tuple[str, int]] = set()
+        noted = False
         while todo:
             name, wave = todo[0]
-            width, last, saved = wave.width, plan.num_updates(name), saved_updates(options.path, name, wave)
-            if last in saved:
+            width, saved = wave.width, saved_updates(options.path, name, wave)
+            if is_finished(plan, options.path, name, wave):
                 bar.advance(name, lengths[name], 0, np.empty(0))
                 todo.pop(0)
                 continue
-            # Once for an arm: what the wave before has freed may not show yet. One that has begun keeps its width, of which
-            # its numbers are.
-            if name not in checked and not saved:
+            if options.path is not None and not noted:
+                note_conditions(options.path)
+                noted = True
+            # Once for an arm and a width: what the wave before has freed may not show yet. One that has begun keeps its
+            # width, of which its numbers are.
+            if (name, width) not in checked and not saved:
+                checked.add((name, width))
                 width = fitting(plan, options, name, wave)
-                checked.add(name)
             if width == wave.width:
                 try:
                     state = WaveRun(plan, options, name, wave, bar, stop, outcome).run()
@@ -327,7 +334,8 @@ def run(plan: Plan, options: Options) -> Outcome | None:
             if width < wave.width:
                 bar.warn(f"arm {name!r}: {wave.width} seeds at once do not fit into memory; going on with {width}")
                 # Those that have begun keep their width as long as they can.
-                mine = [w for n, w in todo if n == name and (w == wave or not saved_updates(options.path, name, w))]
+                wider = [w for n, w in todo if n == name and w.width > width]
+                mine = [w for w in wider if w == wave or not saved_updates(options.path, name, w)]
                 narrower = [(name, w) for w in narrow(plan, options, name, mine, width)]
                 todo = [*narrower, *(t for t in todo if t[0] != name or t[1] not in mine)]
                 bar.more_waves(name, len(narrower) - len(mine))
@@ -346,6 +354,12 @@ def saved_updates(path: Path | None, name: str, wave: Wave) -> set[int]:
     if path is None:
         return set()
     return {int(p.name) for p in folder(path, name, wave).glob("[0-9]*") if p.name.isdigit()}
+
+
+def is_finished(plan: Plan, path: Path | None, name: str, wave: Wave) -> bool:
+    """Whether a wave's last state is saved."""
+    last = plan.num_updates(name)
+    return path is not None and checkpoints.is_whole(folder(path, name, wave) / str(last))
 
 
 def fitting(plan: Plan, options: Options, name: str, wave: Wave) -> int:
@@ -375,12 +389,18 @@ def narrow(plan: Plan, options: Options, name: str, waves: list[Wave], width: in
 
 def store_config(path: Path, plan: Plan) -> None:
     """Write what a run is; what else its ``config.json`` holds stays."""
-    file, now = path / "config.json", results.provenance()
-    held = results.read_config(path) if file.exists() else now
-    # What it was gone on with, where that was something else.
-    conditions = [{key: c[key] for key in now} for c in (held, *held.get("resumed_with", []), now)]
-    changes = [after for before, after in itertools.pairwise(conditions) if after != before]
-    results.write_json(file, held | plan.config() | ({"resumed_with": changes} if changes else {}))
+    file = path / "config.json"
+    before = results.read_config(path) if file.exists() else results.provenance()
+    results.write_json(file, before | plan.config())
+
+
+def note_conditions(path: Path) -> None:
+    """Add to ``config.json`` with what versions, device and commit a run goes on, if with others than so far."""
+    with hold(path, "config", "config.json", wait=True):
+        config, now = results.read_config(path), results.provenance()
+        known = [{key: config[key] for key in now}, *config.get("resumed_with", [])]
+        if now not in known:
+            results.write_json(path / "config.json", config | {"resumed_with": [*known[1:], now]})
 
 
 def valid(plan: Plan, wave: Wave, state: State) -> State:
@@ -560,7 +580,7 @@ class WaveRun:
             )
         length, steps = rows["loss"].shape[-1], self.algorithm.steps_per_update
         self._advance(length, length * steps * self.runs.num_runs, rows["episode_return"])
-        with self._disk("logging"):
+        with self._disk("logging") if self.options.path is not None else nullcontext():
             self.log(self.label, (np.arange(self.done - length, self.done) + 1.0) * steps, rows)
 
     def _advance(self, updates: int, gained: int = 0, returns: np.ndarray | None = None) -> None:

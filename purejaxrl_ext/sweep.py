@@ -19,11 +19,13 @@ from purejaxrl_ext import checkpoints, results
 from purejaxrl_ext.config import check_hparam
 from purejaxrl_ext.errors import check, unknown_name
 from purejaxrl_ext.locks import hold
-from purejaxrl_ext.run import Options, Plan, Wave, add_seeds, cut, run, saved_updates, store_config
+from purejaxrl_ext.run import Options, Plan, Wave, cut, is_finished, place, run, store_config
 from purejaxrl_ext.types import Algorithm, State
 
 Arms = Algorithm | Mapping[str, Algorithm]
 
+# Seeds of a block of the store, at least: a run that gets more seeds shall not have a file and a lock for each.
+SEED_BLOCK = 32
 PATIENCE = 20 * 24 * 3600  # seconds that a process waits for the others
 _MEETINGS = itertools.count()
 
@@ -76,7 +78,7 @@ def sweep(
     """
     path = None if out is None else Path(out)
     options = _options(path, progress, checkpoint_seconds, keep_checkpoints, keep_states, log)
-    plan = _plan(arms, total_steps, num_seeds, seeds, grid, eval_every, eval_episodes, wave_size)
+    plan = _plan(arms, total_steps, num_seeds, seeds, grid, eval_every, eval_episodes, wave_size, path is not None)
     if path is None:
         return _in_memory(plan, options)
     _make_directory(path)
@@ -97,7 +99,7 @@ def create(
     wave_size: int | None = None,
 ) -> None:
     """Make a run's directory without running it, for :func:`resume` to work on; arguments as of :func:`sweep`."""
-    plan = _plan(arms, total_steps, num_seeds, seeds, grid, eval_every, eval_episodes, wave_size)
+    plan = _plan(arms, total_steps, num_seeds, seeds, grid, eval_every, eval_episodes, wave_size, True)
     _make_directory(Path(out))
     _allocate(Path(out), plan)
 
@@ -125,11 +127,13 @@ def extend(
     for name, value in others.items():
         check(name in ("grid", "eval_every", "eval_episodes", "wave_size"), "settings", name, "an argument of sweep")
         value = {k: [float(v) for v in values] for k, values in (value or {}).items()} if name == "grid" else value
-        check(value == config[name], name, value, f"{config[name]!r}, with which the run was made")
+        check(value == config.get(name), name, value, f"{config.get(name)!r}, with which the run was made")
     plan = _grown(path, config, arms, total_steps, num_seeds, seeds)
-    grown = json.loads(json.dumps(plan.config()))
-    if grown != {key: config[key] for key in grown}:
-        _allocate(path, plan, config)
+    try:
+        _allocate(path, plan, config)  # also where nothing grows: the store may not have been finished
+    except BlockingIOError:
+        if _has_grown(plan, config):
+            raise
 
 
 def unfinished(out: str | Path, arms: Arms | None = None) -> list[str]:
@@ -141,11 +145,7 @@ def unfinished(out: str | Path, arms: Arms | None = None) -> list[str]:
     path = Path(out)
     config = results.read_config(path)
     plan = _stored_plan(path, config, {} if arms is None else _named(arms))
-    return [
-        name
-        for name, waves in plan.waves.items()
-        if any(plan.num_updates(name) not in saved_updates(path, name, w) for w in waves)
-    ]
+    return [name for name, waves in plan.waves.items() if any(not is_finished(plan, path, name, w) for w in waves)]
 
 
 def resume(
@@ -174,8 +174,8 @@ def resume(
         total_steps: environment steps of each run, at least those of the run; finished runs go on. (The update that was the
             last then has a measurement of the representation, and an evaluation, more than it would have had.)
         num_seeds, seeds: seeds that the run shall have, at least those that it has; the new ones run at once, or in waves
-            of ``wave_size``.
-        only: names of the arms to go on with, when several processes share the work; None: all.
+            of the run's ``wave_size``.
+        only: names of the arms to go on with, when several processes share the work; None: all. The run cannot grow then.
         progress, checkpoint_seconds, keep_checkpoints, log: as in :func:`sweep`.
 
     Returns:
@@ -193,6 +193,7 @@ def resume(
     if only is not None:
         for name in only:
             check(name in plan.arms, "only", name, f"one of {', '.join(map(repr, plan.arms))}")
+        check(not _has_grown(plan, config), "only", only, "None where the run becomes larger")
         options.only = list(only)
     _warn_of_changes(path, config)
     if only is None:
@@ -289,6 +290,7 @@ def _plan(
     eval_every: int,
     eval_episodes: int,
     wave_size: int | None,
+    on_disk: bool,
 ) -> Plan:
     named = _named(arms)
     listed = _seeds(num_seeds, seeds)
@@ -298,9 +300,10 @@ def _plan(
     check(total_steps > 0, "total_steps", total_steps, "greater than 0")
     whole = wave_size is None or (isinstance(wave_size, int) and wave_size > 0)
     check(whole, "wave_size", wave_size, "None or an int of at least 1")
-    block = -(-len(listed) // jax.process_count())
-    slots = add_seeds([], listed, block)
-    waves = {name: cut(slots, block, min(wave_size or block, block)) for name in named}
+    share = -(-len(listed) // jax.process_count())
+    block = max(share, SEED_BLOCK) if on_disk else share
+    slots = place(listed, share, block)
+    waves = {name: cut(slots, block, min(wave_size or share, share)) for name in named}
     plan = Plan(named, values, slots, block, waves, wave_size, int(total_steps), eval_every, eval_episodes)
     plan.metrics()  # An arm that cannot train fails here, before anything is written.
     return plan
@@ -344,6 +347,11 @@ def _grown(
     return plan
 
 
+def _has_grown(plan: Plan, config: dict[str, Any]) -> bool:
+    now = json.loads(json.dumps(plan.config()))
+    return now != {key: config.get(key) for key in now}
+
+
 def _add_arms(plan: Plan, given: dict[str, Algorithm]) -> None:
     new = {name: algorithm for name, algorithm in given.items() if name not in plan.arms}
     _grid(new, plan.grid)
@@ -357,11 +365,12 @@ def _add_seeds(plan: Plan, seeds: list[int]) -> None:
     missing = sorted(set(plan.seeds) - set(seeds))
     check(not missing, "seeds", seeds, f"all that the run has and more; {missing[:10]} are missing")
     new, held = [s for s in seeds if s not in plan.seeds], len(plan.slots)
-    plan.slots = add_seeds(plan.slots, new, plan.seed_block)
-    # All at once, or each process its share, in whole blocks.
-    blocks = -(-len(new) // (plan.seed_block * jax.process_count()))
-    width = min(len(new), blocks * plan.seed_block, plan.wave_size or len(new))
+    if not new:
+        return
+    share = -(-len(new) // jax.process_count())
+    plan.slots = plan.slots + place(new, share, plan.seed_block)
     for waves in plan.waves.values():
+        width = max(waves[-1].width, min(share, plan.wave_size or share))
         waves += cut(plan.slots, plan.seed_block, width, held)
 
 

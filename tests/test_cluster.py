@@ -67,12 +67,12 @@ def test_more_devices(one, tmp_path, devices):
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_more_processes(one, tmp_path, count):
-    """Seven seeds in blocks of four or of two; every process returns when all are done."""
+    """Seven seeds, four or two to a process, each in a block; every process returns when all are done."""
     path = tmp_path / "x"
     finish(*processes(path, count))
     close(one, prx.load(path))
     config = results.read_config(path)
-    assert config["seed_block"] == -(-len(worker.SEEDS) // count)
+    assert len(config["slots"]) == count * config["seed_block"]
     seconds = [json.loads(p.read_text())["seconds"] for p in path.glob("checkpoints/*/*/timing.json")]
     assert len(seconds) == count and min(seconds) > 0
     for seed in worker.SEEDS:

@@ -67,6 +67,11 @@ def test_a_long_run_has_few_files_and_none_is_large(tmp_path, updates, seeds, ch
         np.testing.assert_array_equal(got, x[:, :stop])
 
 
+def test_what_the_store_has_no_place_for_is_an_error(store):
+    with pytest.raises(ValueError, match=f"stop={UPDATES + 1}.*{UPDATES} updates"):
+        results.write_blocks(store, 0, ALL, {"loss": np.zeros((2, 3, UPDATES + 1))}, np.zeros((2, 3)), 0, UPDATES + 1)
+
+
 def test_what_holds_no_run(tmp_path):
     with pytest.raises(FileNotFoundError, match=tmp_path.name):
         prx.load(tmp_path)

@@ -16,12 +16,13 @@ import jax
 import kill
 import numpy as np
 import pytest
-from toys import Clock, Poison, equal_trees, tiny
+from toys import Clock, ClockNetwork, Poison, equal_trees, tiny
 
 import purejaxrl_ext as prx
 from purejaxrl_ext import checkpoints, locks, program, results
 
 run_module = importlib.import_module("purejaxrl_ext.run")
+sweep_module = importlib.import_module("purejaxrl_ext.sweep")
 UPDATES, PER_UPDATE = 14, 16
 SEEDS = [7, 3, 5]
 SETTINGS = {"seeds": SEEDS, "total_steps": UPDATES * PER_UPDATE, "progress": False, "wave_size": 2}
@@ -170,7 +171,7 @@ def test_a_finished_run_is_only_read(whole, monkeypatch, compilations):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "emptied", "flipped", "missing", "another's"])
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(whole, stopped, damage):
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(whole, stopped, monkeypatch, damage):
     last = newest(stopped)
     if damage == "truncated":
         files = sorted((p for p in last.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
@@ -191,9 +192,32 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(whole, stopped, dama
         one_before = last.with_name(str(int(last.name) - 1))
         shutil.rmtree(last)
         shutil.copytree(one_before, last)
-    with pytest.warns(RuntimeWarning, match="damaged.*the one before"):
-        again = prx.resume(stopped, progress=False)
-    same(again, whole[1])
+
+    def stop(self, *args):
+        raise StoppedError
+
+    # It is made again,
+    monkeypatch.setattr(run_module, "CHUNK_SECONDS", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module.WaveRun, "_tell", stop)
+        with pytest.warns(RuntimeWarning, match="damaged.*the one before"), pytest.raises(StoppedError):
+            prx.resume(stopped, progress=False)
+    assert prx.load_state(stopped, arm="dqn", seed=5).update == int(last.name)
+    assert not list(stopped.rglob("*.damaged"))
+    # and gone on with.
+    same(prx.resume(stopped, progress=False), whole[1])
+    same_states(stopped, whole[0], whole[1])
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_damaged_last_checkpoint_is_made_again(whole, tmp_path, keep):
+    path = shutil.copytree(whole[0], tmp_path / "x")
+    last = path / "checkpoints" / "ppo" / "0-2" / str(UPDATES)
+    (file,) = last.rglob("arrays.npz")
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.warns(RuntimeWarning, match="damaged"):
+        same(prx.resume(path, progress=False, keep_checkpoints=keep), whole[1])
+    same_states(path, whole[0], whole[1])
 
 
 def checkpoints_of(path):
@@ -420,18 +444,22 @@ def test_it_cannot_shrink(whole):
         prx.resume(whole[0].parent / "nowhere")
 
 
-def test_other_conditions_are_told(whole):
-    file = whole[0] / "config.json"
+def test_other_conditions_are_told(whole, stopped):
+    """And kept, if anything was done under them."""
+    file = stopped / "config.json"
     config = json.loads(file.read_text())
+    assert "resumed_with" not in config
     changed = config | {"versions": config["versions"] | {"jax": "0.0.1"}}
     file.write_text(json.dumps(changed))
-    for _ in range(2):
+    for steps in (None, None, (UPDATES + 1) * PER_UPDATE):
         with pytest.warns(RuntimeWarning, match=rf"jax 0\.0\.1 → {jax.__version__}"):
-            prx.resume(whole[0])
+            prx.resume(stopped, total_steps=steps, progress=False)
         after = json.loads(file.read_text())
         assert after["versions"]["jax"] == "0.0.1"
         assert [c["versions"]["jax"] for c in after["resumed_with"]] == [jax.__version__]
-    file.write_text(json.dumps(config))
+    done = whole[0] / "config.json"
+    prx.resume(whole[0])
+    assert "resumed_with" not in json.loads(done.read_text())
 
 
 # --- extended --------------------------------------------------------------------------------------------------------
@@ -442,11 +470,11 @@ def test_more_steps_seeds_and_arms(arms, whole, tmp_path):
     shutil.copytree(whole[0], tmp_path / "x")
     longer = UPDATES + 6
     more = {**arms, "other": tiny("ppo", learning_rate=2e-3)}
-    seeds = [*SEEDS, 11, 12]
+    seeds = [*SEEDS, 11]
     grown = prx.resume(tmp_path / "x", arms=more, seeds=seeds, total_steps=longer * PER_UPDATE, progress=False)
-    assert dict(grown.sizes) == {"arm": 3, "seed": 5, "update": longer}
+    assert dict(grown.sizes) == {"arm": 3, "seed": 4, "update": longer}
     same(grown.sel(arm=["ppo", "dqn"], seed=SEEDS), whole[1], UPDATES)
-    # Waves as the run has them: 7 3 | 5 | 11 12.
+    # Waves as the run has them: 7 3 | 5 | 11, all as wide as two.
     fresh = {
         tuple(wave): prx.sweep(more, **SETTINGS | {"seeds": wave, "total_steps": longer * PER_UPDATE})
         for wave in ([7, 3], [5, 5 + 100], [11, 12])
@@ -455,20 +483,71 @@ def test_more_steps_seeds_and_arms(arms, whole, tmp_path):
         for seed in set(wave) & set(seeds):
             for name in ("loss", "value", "episode_return", "grad_norm"):
                 np.testing.assert_array_equal(grown[name].sel(seed=seed), dataset[name].sel(seed=seed), err_msg=name)
-    assert prx.load_state(tmp_path / "x", arm="other", seed=12).update == longer
+    assert prx.load_state(tmp_path / "x", arm="other", seed=11).update == longer
 
 
-def test_a_run_of_one_seed_that_gets_more_has_them_at_once(tmp_path):
-    """Its store has blocks of one seed: the new ones are a wave of many blocks, as in a sweep of them alone."""
-    algorithm = tiny("ppo")
+def test_a_run_of_one_seed_that_gets_more_has_them_at_once(tmp_path, monkeypatch):
+    """A wave of two of the store's blocks, as in a sweep of them alone; both are locked, and memory is looked at again."""
+    algorithm, looked = tiny("ppo"), []
     settings = {"total_steps": UPDATES * PER_UPDATE, "progress": False}
+    monkeypatch.setattr(run_module, "fitting", lambda plan, options, name, wave: looked.append(wave) or wave.width)
     prx.sweep(algorithm, out=tmp_path / "x", **settings)
-    grown = prx.resume(tmp_path / "x", num_seeds=6, progress=False)
-    assert results.read_config(tmp_path / "x")["waves"] == {"ppo": [[0, 1, 1], [1, 6, 5]]}
-    same(grown.sel(seed=range(1, 6)), prx.sweep(algorithm, seeds=range(1, 6), **settings))
+    grown = prx.resume(tmp_path / "x", num_seeds=36, progress=False)
+    assert results.read_config(tmp_path / "x")["waves"] == {"ppo": [[0, 1, 1], [32, 67, 35]]}
+    assert {p.name for p in (tmp_path / "x" / "locks").glob("ppo-*")} == {f"ppo-{i}.lock" for i in range(3)}
+    assert [wave.width for wave in looked] == [1, 35]
+    same(grown.sel(seed=range(1, 36)), prx.sweep(algorithm, seeds=range(1, 36), **settings))
     same(prx.load(tmp_path / "x"), grown)
-    assert prx.load_state(tmp_path / "x", seed=5).update == UPDATES
-    same(prx.resume(tmp_path / "x", num_seeds=6), grown)
+    assert prx.load_state(tmp_path / "x", seed=35).update == UPDATES
+    same(prx.resume(tmp_path / "x", num_seeds=36), grown)
+
+
+def test_what_is_added_is_looked_at_before_it_runs(tmp_path, monkeypatch):
+    """An arm that is added to a run of one seed, with more seeds: its first wave is narrow, the next is not."""
+    looked = []
+    monkeypatch.setattr(
+        run_module, "fitting", lambda plan, options, name, wave: looked.append((name, wave.width)) or wave.width
+    )
+    prx.sweep(tiny("ppo"), out=tmp_path / "x", total_steps=PER_UPDATE, progress=False)
+    more = {"ppo": tiny("ppo"), "other": tiny("ppo", learning_rate=1e-2)}
+    prx.resume(tmp_path / "x", arms=more, num_seeds=4, progress=False)
+    assert looked == [("ppo", 1), ("ppo", 3), ("other", 1), ("other", 3)]
+
+
+def test_a_run_that_grew_without_its_store_is_mended(tmp_path):
+    """``extend`` writes first what the run is; it may be cut short before the store has followed."""
+    arms, path = {"ppo": tiny("ppo")}, tmp_path / "x"
+    sweep_module.create(arms, out=path, total_steps=2 * PER_UPDATE)
+    config = results.read_config(path)
+    results.write_json(path / "config.json", config | {"total_steps": 3 * PER_UPDATE})
+    sweep_module.extend(path, arms=arms, total_steps=3 * PER_UPDATE)
+    got = prx.resume(path, only=["ppo"], progress=False)
+    assert got.sizes["update"] == 3 and np.isfinite(got["loss"]).all()
+    with pytest.raises(ValueError, match=r"only=\['ppo'\].*None where the run becomes larger"):
+        prx.resume(path, only=["ppo"], total_steps=4 * PER_UPDATE)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_each_block_is_one_process(monkeypatch, count):
+    """Also of a run of one seed that two processes gave more, some of which have been made narrower since."""
+    slots = run_module.place([0], 1, 4) + run_module.place(list(range(1, 21)), 10, 4)
+    waves = run_module.cut(slots, 4, 1)[:1] + run_module.cut(slots, 4, 10, 4)
+    assert [tuple(w) for w in waves] == [(0, 1, 1), (4, 14, 10), (16, 26, 10)]
+    plan = run_module.Plan({"a": None}, {}, slots, 4, {"a": waves}, None, 1, 0, 1)
+    for width in (5, 3, 1):
+        run_module.narrow(plan, run_module.Options(), "a", [w for w in plan.waves["a"] if 4 <= w.start < 14], width)
+        owners: dict = {}
+        monkeypatch.setattr(jax, "process_count", lambda: count)
+        for index in range(count):
+            monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+            for _, wave in run_module.my_waves(plan, None):
+                for slot in range(wave.start, wave.stop):
+                    owners.setdefault(slot // 4, set()).add(index)
+        monkeypatch.undo()
+        assert all(len(who) == 1 for who in owners.values())
+        assert set().union(*owners.values()) == set(range(count))
+    held = [slot for wave in plan.waves["a"] for slot in range(wave.start, wave.stop)]
+    assert sorted(held) == [i for i, seed in enumerate(slots) if seed != results.PADDING]
 
 
 def test_seeds_are_told_apart_exactly(tmp_path):
@@ -489,6 +568,14 @@ def test_environments_and_networks_of_ones_own_come_back_by_import_path(stop_aft
         prx.sweep(algorithm, out=tmp_path / "x", **SETTINGS)
     go_on()
     same(prx.resume(tmp_path / "x", progress=False), prx.sweep(algorithm, **SETTINGS))
+
+
+def test_an_object_is_the_same_in_another_process():
+    """Of one that cannot be imported its description is stored, without its place in memory."""
+    one, other = ClockNetwork(), ClockNetwork()
+    assert repr(one) != repr(other)
+    assert "object" in checkpoints.plain(one)
+    assert checkpoints.plain(one) == checkpoints.plain(other)
 
 
 def test_what_cannot_be_imported_has_to_be_given_again(stop_after, tmp_path):
