@@ -113,7 +113,12 @@ class Checkpoints:
         if jax.process_count() > 1:
             index = jax.process_index()
             alone = ocp.options.MultiprocessingOptions(index, {index}, f"process{index}")
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False, multiprocessing_options=alone)
+        # Directories made in the background are waited for under names that all processes share: one that has its own removes
+        # what another still waits for.
+        at_once = ocp.options.AsyncOptions(create_directories_asynchronously=False)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, create=False, multiprocessing_options=alone, async_options=at_once
+        )
         self.where, self.saved = where, False
         self.manager = ocp.CheckpointManager(where, item_handlers=ArraysHandler(), options=options)
 

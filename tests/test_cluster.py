@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import saver
 import submitit
 import worker
 from toys import Clock, tiny
@@ -22,10 +23,10 @@ import purejaxrl_ext as prx
 from purejaxrl_ext import cluster, results, run
 
 
-def start(path, *arguments, devices=1, slow=False):
+def start(path, *arguments, devices=1, slow=False, script=worker):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "JAX_NUM_CPU_DEVICES": str(devices)}
     environment["WORKER_SLOW"] = str(int(slow))
-    command = [sys.executable, str(Path(worker.__file__)), str(path), *map(str, arguments)]
+    command = [sys.executable, str(Path(script.__file__)), str(path), *map(str, arguments)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
 
 
@@ -98,6 +99,13 @@ def test_processes_that_were_killed_go_on_as_another_number(one, tmp_path, monke
     close(one, prx.load(path))
     # A wave of each process; what had been saved was not computed again.
     assert sum(x.shape[-1] for x in took) < 2 * worker.UPDATES
+
+
+def test_processes_that_save_at_the_same_time_wait_for_no_other(tmp_path):
+    finish(*processes(tmp_path, 4, script=saver))
+    for index in range(4):
+        kept = {p.name for p in tmp_path.glob(f"checkpoints/ppo/{index}/*")}
+        assert kept == {str(saver.SAVES - 2), str(saver.SAVES - 1)}
 
 
 def write_often(path, slots, repeats):
