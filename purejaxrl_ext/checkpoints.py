@@ -128,7 +128,12 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.manager.close()
+        try:
+            self.manager.close()
+        except Exception:
+            # It raises once more what a save in the background did; what was raised first says more.
+            if error is None:
+                raise
 
     def save(self, update: int, state: State, diverged_at: Any, num_runs: int) -> None:
         """Save after ``update`` updates. Returns once it has its own copy; ``state`` may then be donated."""

@@ -165,8 +165,11 @@ def read_config(path: str | Path) -> dict[str, Any]:
 def write_json(file: Path, content: Any) -> None:
     """Write a file at once: whoever reads it finds the old content or the new."""
     part = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
-    part.write_text(json.dumps(content, indent=1))
-    os.replace(part, file)
+    try:
+        part.write_text(json.dumps(content, indent=1))
+        os.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -339,22 +339,27 @@ def test_a_sigterm_that_somebody_handles_is_left_to_them():
         signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.parametrize(("owner", "name"), [(results, "write_blocks"), (np, "savez")])
-def test_a_full_disk_loses_nothing(arms, whole, tmp_path, monkeypatch, owner, name):
-    """While the results are written, and while a checkpoint is, in the background."""
-    write, calls = getattr(owner, name), []
+@pytest.mark.parametrize("fails", [["write_blocks"], ["savez"], ["write_blocks", "savez"]])
+def test_a_full_disk_loses_nothing(arms, whole, tmp_path, monkeypatch, fails):
+    """While the results are written, while a checkpoint is, in the background, and in both, as it is with a real one."""
+    calls = []
 
-    def full(*args, **kwargs):
-        calls.append(args)
-        if len(calls) > 30:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(*args, **kwargs)
+    def full(write):
+        def call(*args, **kwargs):
+            calls.append(args)
+            if len(calls) > 30:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            write(*args, **kwargs)
+
+        return call
 
     monkeypatch.setattr(run_module, "CHUNK_SECONDS", 0.0)
-    monkeypatch.setattr(owner, name, full)
-    with pytest.raises(OSError, match=r"No space left.*(saving update|waiting for) .*prx\.resume"):
-        prx.sweep(arms, out=tmp_path / "x", **SETTINGS | EVERY_UPDATE)
-    monkeypatch.setattr(owner, name, write)
+    with monkeypatch.context() as patch:
+        for name in fails:
+            owner = results if name == "write_blocks" else np
+            patch.setattr(owner, name, full(getattr(owner, name)))
+        with pytest.raises(OSError, match=r"No space left.*(saving update|waiting for) .*prx\.resume"):
+            prx.sweep(arms, out=tmp_path / "x", **SETTINGS | EVERY_UPDATE)
     same(prx.resume(tmp_path / "x", progress=False), whole[1])
 
 
