@@ -339,7 +339,7 @@ def test_a_sigterm_that_somebody_handles_is_left_to_them():
         signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.parametrize("fails", [["write_blocks"], ["savez"], ["write_blocks", "savez"]])
+@pytest.mark.parametrize("fails", [["write_blocks"], ["savez"], ["write_json", "savez"]])
 def test_a_full_disk_loses_nothing(arms, whole, tmp_path, monkeypatch, fails):
     """While the results are written, while a checkpoint is, in the background, and in both, as it is with a real one."""
     calls = []
@@ -356,11 +356,25 @@ def test_a_full_disk_loses_nothing(arms, whole, tmp_path, monkeypatch, fails):
     monkeypatch.setattr(run_module, "CHUNK_SECONDS", 0.0)
     with monkeypatch.context() as patch:
         for name in fails:
-            owner = results if name == "write_blocks" else np
+            owner = np if name == "savez" else results
             patch.setattr(owner, name, full(getattr(owner, name)))
         with pytest.raises(OSError, match=r"No space left.*(saving update|waiting for) .*prx\.resume"):
             prx.sweep(arms, out=tmp_path / "x", **SETTINGS | EVERY_UPDATE)
     same(prx.resume(tmp_path / "x", progress=False), whole[1])
+
+
+def test_what_went_wrong_first_is_told(tmp_path, monkeypatch):
+    """Closing raises once more what a save in the background did, which does not say how to go on."""
+    saved = checkpoints.Checkpoints(tmp_path, "ppo", "0-1")
+
+    def fail():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(saved.manager, "close", fail)
+    with pytest.raises(StoppedError), saved:
+        raise StoppedError
+    with pytest.raises(OSError, match="No space left"), saved:
+        pass
 
 
 def test_a_directory_that_cannot_be_written(arms, tmp_path):
