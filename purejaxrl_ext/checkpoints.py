@@ -107,7 +107,7 @@ class Checkpoints:
     """
 
     def __init__(self, path: Path, arm: str, wave: str, keep: int = 2):
-        where = (path / "checkpoints" / arm / wave).absolute()
+        where = folder(path, arm, wave).absolute()
         where.mkdir(parents=True, exist_ok=True)
         alone = ocp.options.MultiprocessingOptions()
         if jax.process_count() > 1:
@@ -192,6 +192,11 @@ class Checkpoints:
         return None
 
 
+def folder(path: Path, arm: str, wave: str) -> Path:
+    """Where a wave of an arm has its checkpoints."""
+    return path / "checkpoints" / arm / wave
+
+
 def is_whole(checkpoint: Path) -> bool:
     """Whether a checkpoint's file is there and has its end; what is between is checked when it is read."""
     return any(zipfile.is_zipfile(file) for file in checkpoint.rglob(ArraysHandler.FILE))
@@ -221,9 +226,7 @@ def load_state(
     config = results.read_config(path)
     arm = _pick_arm(list(config["arms"]), arm)
     index, shape = _run_index({**config["grid"], "seed": config["seeds"]}, seed, cell)
-    if algorithm is not None:
-        check_settings(path, arm, algorithm, config["arms"][arm]["settings"])
-    algorithm = algorithm or remake(config["arms"][arm]["settings"])
+    algorithm = arm_algorithm(path, arm, config["arms"][arm]["settings"], algorithm)
     place = config["slots"].index(seed)
     start, stop, width = next(w for w in config["waves"][arm] if w[0] <= place < w[1])
     # The seed is the last dimension; here its index is that in the wave.
@@ -331,12 +334,19 @@ def remake(settings: dict[str, Any]) -> Algorithm:
     return make(**{k: restored(v) for k, v in settings.items()})
 
 
-def check_settings(path: Path, arm: str, algorithm: Algorithm, stored: dict[str, Any]) -> None:
-    """Raise a ``ValueError`` unless an algorithm has the settings that a run's arm was started with."""
-    mine = {k: plain(v) for k, v in algorithm.settings.items()}
+def arm_algorithm(path: Path, arm: str, stored: dict[str, Any], given: Algorithm | None) -> Algorithm:
+    """What an arm of a run runs: what is given, or made again from the stored settings.
+
+    Raises:
+        ValueError: what is given has not the settings that the arm was started with.
+    """
+    if given is None:
+        return remake(stored)
+    mine = {k: plain(v) for k, v in given.settings.items()}
     for key in sorted(mine.keys() | stored.keys()):
         if mine.get(key) != stored.get(key):
             raise ValueError(
                 f"arms[{arm!r}] has {key}={mine.get(key)!r}, but the run {str(path)!r} was started with "
                 f"{stored.get(key)!r}; an arm with other settings needs another name"
             )
+    return given

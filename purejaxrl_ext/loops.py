@@ -58,8 +58,8 @@ def on_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functi
         ``init(key, hparams) -> State`` and ``step(state, hparams, measure) -> (State, metrics)``.
 
     Raises:
-        ValueError: ``num_minibatches`` does not divide the sequences of a network with a memory, or there are fewer devices
-            than ``data_parallel``.
+        ValueError: ``num_minibatches`` does not divide the sequences of a network with a memory; when ``step`` is traced:
+            there are fewer devices than ``data_parallel``.
     """
     whole, shards = config, Shards(config.data_parallel)
     config = shards.part(whole)

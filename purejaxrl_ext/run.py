@@ -34,7 +34,7 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from purejaxrl_ext import checkpoints, logs, results
-from purejaxrl_ext.checkpoints import Checkpoints, one_run
+from purejaxrl_ext.checkpoints import Checkpoints, folder, one_run
 from purejaxrl_ext.locks import hold
 from purejaxrl_ext.program import CAPACITY, NEVER, Program, Runs, available_memory, compiled, lay_out
 from purejaxrl_ext.progress import Progress
@@ -302,21 +302,19 @@ def run(plan: Plan, options: Options) -> Outcome | None:
             held = {(n, i // plan.seed_block): None for n, wave in todo for i in range(wave.start, wave.stop)}
             for name, block in held:
                 stack.enter_context(hold(options.path, f"{name}-{block}", f"arm {name!r}"))
+            if not all(is_finished(plan, options.path, name, wave) for name, wave in todo):
+                note_conditions(options.path)
         checked: set[tuple[str, int]] = set()
-        noted = False
         while todo:
             name, wave = todo[0]
-            width, saved = wave.width, saved_updates(options.path, name, wave)
+            width = wave.width
             if is_finished(plan, options.path, name, wave):
                 bar.advance(name, lengths[name], 0, np.empty(0))
                 todo.pop(0)
                 continue
-            if options.path is not None and not noted:
-                note_conditions(options.path)
-                noted = True
             # Once for an arm and a width: what the wave before has freed may not show yet. One that has begun keeps its
             # width, of which its numbers are.
-            if (name, width) not in checked and not saved:
+            if (name, width) not in checked and not saved_updates(options.path, name, wave):
                 checked.add((name, width))
                 width = fitting(plan, options, name, wave)
             if width == wave.width:
@@ -344,22 +342,17 @@ def run(plan: Plan, options: Options) -> Outcome | None:
     return outcome
 
 
-def folder(path: Path, name: str, wave: Wave) -> Path:
-    """Where a wave of an arm has its checkpoints."""
-    return path / "checkpoints" / name / wave.name
-
-
 def saved_updates(path: Path | None, name: str, wave: Wave) -> set[int]:
     """Numbers of updates after which a wave has a checkpoint."""
     if path is None:
         return set()
-    return {int(p.name) for p in folder(path, name, wave).glob("[0-9]*") if p.name.isdigit()}
+    return {int(p.name) for p in folder(path, name, wave.name).glob("[0-9]*") if p.name.isdigit()}
 
 
 def is_finished(plan: Plan, path: Path | None, name: str, wave: Wave) -> bool:
     """Whether a wave's last state is saved."""
     last = plan.num_updates(name)
-    return path is not None and checkpoints.is_whole(folder(path, name, wave) / str(last))
+    return path is not None and checkpoints.is_whole(folder(path, name, wave.name) / str(last))
 
 
 def fitting(plan: Plan, options: Options, name: str, wave: Wave) -> int:
@@ -377,7 +370,7 @@ def narrow(plan: Plan, options: Options, name: str, waves: list[Wave], width: in
     plan.waves[name] = [w for w in plan.waves[name] if w not in waves] + narrower
     if options.path is not None:
         for wave in waves:
-            shutil.rmtree(folder(options.path, name, wave), ignore_errors=True)
+            shutil.rmtree(folder(options.path, name, wave.name), ignore_errors=True)
         # Other waves may be other processes' to change.
         with hold(options.path, "config", "config.json", wait=True):
             config = results.read_config(options.path)
@@ -529,7 +522,7 @@ class WaveRun:
         self.done, (state, diverged_at) = found
         self.saved = self.done
         assert self.options.path is not None
-        timing = folder(self.options.path, self.name, self.wave) / "timing.json"
+        timing = folder(self.options.path, self.name, self.wave.name) / "timing.json"
         self.seconds = json.loads(timing.read_text())["seconds"] if timing.exists() else 0.0
         held = results.read_rows(self.options.path, self.index, self.slots, list(self.rows), self.done)
         for name, x in held.items():
@@ -557,7 +550,7 @@ class WaveRun:
         length, every = rows["loss"].shape[-1], self.plan.eval_every
         done = self.done + length
         if every and (done % every == 0 or done == self.num_updates):
-            value = self._host(_evaluate(self.algorithm, self.runs, state, self.plan.eval_episodes))
+            value = self._host(greedy_returns(self.algorithm, self.runs, state, self.plan.eval_episodes))
             rows["eval_return"] = np.full((*value.shape, length), np.nan, np.float32)
             rows["eval_return"][..., -1] = np.where(self._host(diverged_at) == NEVER, value, np.nan)
 
@@ -598,7 +591,7 @@ class WaveRun:
                 saved.save(self.done, state, diverged_at, self.runs.num_runs)
             # Seconds are not determined by the seeds, so they are no result.
             seconds = self.seconds + time.perf_counter() - self.began
-            results.write_json(folder(path, self.name, self.wave) / "timing.json", {"seconds": seconds})
+            results.write_json(folder(path, self.name, self.wave.name) / "timing.json", {"seconds": seconds})
         self.saved = self.done
 
     def _disk(self, doing: str) -> Any:
@@ -611,7 +604,7 @@ class WaveRun:
         return f"stopped after update {self.done} of arm {self.name!r}; go on with prx.resume({str(path)!r})"
 
 
-def _evaluate(algorithm: Algorithm, runs: Runs, state: State, num_episodes: int) -> Array:
+def greedy_returns(algorithm: Algorithm, runs: Runs, state: State, num_episodes: int) -> Array:
     """Mean greedy return of each run ``[R]``, on the same initial states for all."""
     # A key that no seed's own stream can meet: those start from key(s), s ≥ 0.
     key = jax.random.fold_in(jax.random.key(0), 2**32 - 1)

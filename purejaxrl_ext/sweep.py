@@ -311,11 +311,11 @@ def _plan(
 
 def _stored_plan(path: Path, config: dict[str, Any], given: dict[str, Algorithm]) -> Plan:
     """The plan that a run's ``config.json`` holds, its arms made again or as given."""
-    stored = {name: arm["settings"] for name, arm in config["arms"].items()}
-    for name in set(given) & set(stored):
-        checkpoints.check_settings(path, name, given[name], stored[name])
     return Plan(
-        arms={name: given.get(name) or checkpoints.remake(settings) for name, settings in stored.items()},
+        arms={
+            name: checkpoints.arm_algorithm(path, name, arm["settings"], given.get(name))
+            for name, arm in config["arms"].items()
+        },
         grid=config["grid"],
         slots=config["slots"],
         seed_block=config["seed_block"],
