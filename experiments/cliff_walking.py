@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from purejaxrl_ext import control, exact, mdps
+from purejaxrl_ext.envs import mdps
+from purejaxrl_ext.tabular import control, exact
 
 ARMS = {"SARSA": control.sarsa, "Q-learning": control.q_learning, "Expected SARSA": control.expected_sarsa}
 COLORS = ("#0072B2", "#D55E00", "#009E73")

@@ -18,7 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from purejaxrl_ext import exact, mdps, prediction, returns
+from purejaxrl_ext.envs import mdps
+from purejaxrl_ext.rules import returns
+from purejaxrl_ext.tabular import exact, prediction
 from purejaxrl_ext.types import Array
 
 NS = tuple(2**i for i in range(10))

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import purejaxrl_ext as prx
-from purejaxrl_ext import stats
+from purejaxrl_ext.analysis import stats
 
 # Environment steps after which the tuned settings are judged.
 BUDGETS = {

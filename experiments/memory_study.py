@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 import purejaxrl_ext as prx
-from purejaxrl_ext import plots, stats
+from purejaxrl_ext.analysis import plots, stats
 
 # A maze of which the robot feels the four walls around it; a bit shown first and asked for five steps later; a pole whose
 # velocities are hidden.

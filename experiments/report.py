@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 import purejaxrl_ext as prx
-from purejaxrl_ext import logs, plots, stats
+from purejaxrl_ext.analysis import plots, stats
+from purejaxrl_ext.sweeps import logs
 
 
 @dataclass(frozen=True)

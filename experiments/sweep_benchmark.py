@@ -58,7 +58,7 @@ def timed(spent: dict[str, float], kind: str, owner: Any, name: str) -> None:
 def child(settings: dict[str, Any]) -> None:
     """One run, and what it took, as JSON on the standard output."""
     import purejaxrl_ext as prx
-    from purejaxrl_ext import logs, progress, run
+    from purejaxrl_ext.sweeps import logs, progress, run
 
     spent: dict[str, float] = {}
     for kind, owner, name in (

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from exercises import compare
 
-from purejaxrl_ext import exact, mdps
+from purejaxrl_ext.envs import mdps
+from purejaxrl_ext.tabular import exact
 
 
 def discounted_return(function: Callable) -> None:

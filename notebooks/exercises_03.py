@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from exercises import compare
 
-from purejaxrl_ext import returns
+from purejaxrl_ext.rules import returns
 
 
 def td_update(function: Callable) -> None:

@@ -22,6 +22,30 @@ def abstract_key() -> jax.ShapeDtypeStruct:
     return jax.eval_shape(jax.random.key, 0)
 
 
+@dataclass(frozen=True)
+class Discrete:
+    """Actions 0 … n − 1, int32 scalars."""
+
+    n: int
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Box:
+    """Real vectors of ``shape`` between ``low`` and ``high`` (tuples of one number per entry; may be infinite)."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.low),)
+
+    @property
+    def n(self) -> int:
+        return len(self.low)
+
+
 class Representation(struct.PyTreeNode):
     """What the hidden layers of one network said.
 
@@ -38,7 +62,7 @@ class Output(struct.PyTreeNode):
     """What a network says about a batch of observations. Unused parts are ``()``.
 
     Attributes:
-        policy: a policy record of ``purejaxrl_ext.policies`` with leaves ``[..., A]``.
+        policy: a policy record of ``purejaxrl_ext.networks.policies`` with leaves ``[..., A]``.
         value: ``[...]`` state values.
         q_values: ``[..., A]`` action values.
         actor: the policy network's :class:`Representation`.
@@ -173,7 +197,7 @@ class Rule(NamedTuple):
 class Network(Protocol):
     """What the loops ask of a flax module: ``init(key, obs)`` and ``apply(params, obs) -> Output``.
 
-    One with a memory has ``initial_carry(num_envs)`` and takes sequences; see :mod:`purejaxrl_ext.memory`.
+    One with a memory has ``initial_carry(num_envs)`` and takes sequences; see :mod:`purejaxrl_ext.loops.memory`.
     """
 
     def init(self, key: Array, obs: Array) -> PyTree: ...
@@ -186,7 +210,7 @@ class Algorithm:
     """A rule in a loop: pure functions over :class:`State`, and the settings that they were made with.
 
     Attributes:
-        name: the name given to :func:`purejaxrl_ext.make`.
+        name: the name given to :func:`purejaxrl_ext.algorithms.make`.
         env_name: the environment's name.
         init: ``(key, hparams=None) -> State``.
         step: ``(state, hparams=None, measure=None) -> (State, metrics)``, one update. ``measure`` (a bool scalar, not
@@ -194,7 +218,7 @@ class Algorithm:
         act: ``(params, normalizer, obs [B, ...], noise, hparams, env_steps, carry=None, start=None) -> Acted``. ``carry``
             is the hidden state before ``obs``, set to zero where ``start [B]``; None: an episode's first, and none starts.
         noise: ``(key, shape) -> noise`` for ``act``; ``None`` in its place asks for the greedy action.
-        functions: ``init``, ``step``, ``act``, ``noise`` and ``initial_carry(num_envs)`` as the loop made them, without
+        loop: ``init``, ``step``, ``act``, ``noise`` and ``initial_carry(num_envs)`` as the loop made them, without
             the default hparams; equal settings share one such object, and so one compiled program.
         config: what fixes shapes, loop lengths and code paths.
         hparams: the default traced settings.
@@ -209,7 +233,7 @@ class Algorithm:
     step: Callable[..., tuple[State, Metrics]]
     act: Callable[..., Acted]
     noise: Callable[..., Array]
-    functions: Any
+    loop: Any
     config: Any
     hparams: Any
     env: Any

@@ -8,7 +8,7 @@ import jax
 import jax.monitoring
 import pytest
 
-from purejaxrl_ext import program
+from purejaxrl_ext.sweeps import program
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from toys import tiny
 
 import purejaxrl_ext as prx
-from purejaxrl_ext import run
+from purejaxrl_ext.sweeps import run
 
 SEEDS = [3, 8, 5]
 UPDATES = 12

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from purejaxrl_ext import returns
+from purejaxrl_ext.rules import returns
 
 
 def _always_bootstraps(v, state, reward, next_state, terminated, alpha, gamma):

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from purejaxrl_ext import returns
+from purejaxrl_ext.rules import returns
 
 
 def _of_next_step(reward, gamma):

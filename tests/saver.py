@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 from toys import tiny
 
 import purejaxrl_ext as prx
-from purejaxrl_ext.checkpoints import Checkpoints
+from purejaxrl_ext.sweeps.checkpoints import Checkpoints
 
 SAVES = 50
 

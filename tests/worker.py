@@ -12,7 +12,7 @@ from pathlib import Path
 from toys import tiny
 
 import purejaxrl_ext as prx
-from purejaxrl_ext import run
+from purejaxrl_ext.sweeps import run
 
 UPDATES = 10
 SEEDS = [3, 8, 5, 1, 2, 7, 9]

@@ -1,0 +1,1 @@
+"""What is made of results: statistics over seeds, figures, and pictures of episodes."""

@@ -1,0 +1,15 @@
+"""Worlds: the environment protocol, stepping many side by side, wrappers, and one file per suite."""
+
+from purejaxrl_ext.envs.base import Environment, EnvStep, check_env
+from purejaxrl_ext.envs.make import SUITES, make_env
+from purejaxrl_ext.envs.vector import Pool, Transition, max_truncations, reset_pool, vec_reset, vec_step
+from purejaxrl_ext.envs.wrappers import (
+    AppendTime,
+    FrameStack,
+    MaskRewards,
+    Observe,
+    SignRewards,
+    StickyActions,
+    Wrapper,
+)
+from purejaxrl_ext.types import Box, Discrete

@@ -1,0 +1,100 @@
+"""N environments side by side, with auto-reset from a pool of fresh initial states."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from purejaxrl_ext.envs.base import Environment, first_step
+from purejaxrl_ext.types import Array, PyTree, VecState, abstract_key
+
+
+class Pool(NamedTuple):
+    """R fresh initial states, from which resets are served.
+
+    A reset computed at every step and thrown away nearly always would cost more than many environments' step.
+    """
+
+    env_state: PyTree
+    obs: Array
+
+
+class Transition(struct.PyTreeNode):
+    """What one step of N environments brought: ``obs`` and so on ``[N, ...]``; ``final_obs`` is the true next one."""
+
+    reward: Array
+    terminated: Array
+    truncated: Array
+    final_obs: Array
+    finished_return: Array  # [N] the episode's return where it ended here, else 0
+    finished_length: Array  # [N] its length where it ended here, else 0
+
+
+def reset_pool(env: Environment, key: Array, size: int) -> Pool:
+    """Draw ``size`` fresh initial states."""
+    return Pool(*jax.vmap(env.reset)(jax.random.split(key, size)))
+
+
+def vec_reset(env: Environment, key: Array, num_envs: int) -> VecState:
+    """N environments at the start of an episode."""
+    env_state, obs = reset_pool(env, key, num_envs)
+    return VecState(env_state, obs, jnp.zeros(num_envs, jnp.float32), jnp.zeros(num_envs, jnp.int32))
+
+
+def vec_step(
+    env: Environment, keys: Array, state: VecState, action: Array, pool: Pool, num_resets: Array
+) -> tuple[VecState, Transition, Array]:
+    """Step N environments; one whose episode ended goes on from the next entry of the pool.
+
+    Args:
+        keys: ``[N]``.
+        state: the environments.
+        action: ``[N, ...]``, within bounds.
+        pool: R initial states; simultaneous resets take distinct entries, and it wraps when exhausted.
+        num_resets: int32 scalar, entries of the pool taken so far.
+
+    Returns:
+        the environments (``obs`` is the reset one where an episode ended), the transition, and ``num_resets``.
+        If an episode terminates at its time limit, it terminated.
+    """
+    step = jax.vmap(env.step)(keys, state.env_state, action)
+    length = state.episode_length + 1
+    returns = state.episode_return + (step.reward if step.score is None else step.score)
+    truncated = jnp.zeros_like(step.terminated) if step.truncated is None else step.truncated
+    if env.time_limit is not None:
+        truncated = truncated | (length >= env.time_limit)
+    truncated = truncated & ~step.terminated
+    done = step.terminated | truncated
+
+    taken = num_resets + jnp.cumsum(done, dtype=jnp.int32)
+    entry = (taken - 1) % pool.obs.shape[0]
+
+    def where_done(fresh: Array, going: Array) -> Array:
+        return jnp.where(done.reshape(done.shape + (1,) * (going.ndim - 1)), fresh[entry], going)
+
+    transition = Transition(
+        reward=step.reward,
+        terminated=step.terminated,
+        truncated=truncated,
+        final_obs=step.obs,
+        finished_return=jnp.where(done, returns, 0.0),
+        finished_length=jnp.where(done, length, 0),
+    )
+    after = VecState(
+        env_state=jax.tree.map(where_done, pool.env_state, step.state),
+        obs=where_done(pool.obs, step.obs),
+        episode_return=jnp.where(done, 0.0, returns),
+        episode_length=jnp.where(done, 0, length),
+    )
+    return after, transition, taken[-1]
+
+
+def max_truncations(env: Environment, num_steps: int) -> int:
+    """How often one environment can truncate within ``num_steps`` steps: ceil(T / L) with a time limit L only."""
+    step = jax.eval_shape(first_step(env), abstract_key())
+    if step.truncated is not None:
+        return num_steps
+    return 0 if env.time_limit is None else -(-num_steps // env.time_limit)

@@ -1,0 +1,76 @@
+"""Running statistics of observations and of returns; they live in the state, and evaluation uses them as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from flax import struct
+
+from purejaxrl_ext.rules import returns
+from purejaxrl_ext.types import Array
+
+
+class Statistics(struct.PyTreeNode):
+    """Mean and variance of all that was seen; ``count`` 0 stands for mean 0, variance 1."""
+
+    mean: Array
+    variance: Array
+    count: Array
+
+
+class Normalizer(struct.PyTreeNode):
+    """Attributes: ``obs`` statistics per entry of an observation, ``reward`` those of the discounted return,
+    ``discounted_return`` ``[N]`` the running sum Σ γ^k r_{t−k}. Unused parts are ``()``."""
+
+    obs: Any = ()
+    reward: Any = ()
+    discounted_return: Any = ()
+
+
+def empty(shape: tuple[int, ...]) -> Statistics:
+    return Statistics(jnp.zeros(shape), jnp.ones(shape), jnp.zeros(()))
+
+
+def update(stats: Statistics, x: Array) -> Statistics:
+    """Take in a batch ``[..., *shape]`` by the parallel formula (Chan, Golub & LeVeque 1979)."""
+    x = x.astype(jnp.float32).reshape(-1, *stats.mean.shape)
+    count = stats.count + x.shape[0]
+    share = x.shape[0] / count
+    delta = x.mean(0) - stats.mean
+    # At count 0 the placeholder variance 1 has weight 0.
+    variance = (1.0 - share) * stats.variance + share * x.var(0) + share * (1.0 - share) * jnp.square(delta)
+    return Statistics(stats.mean + share * delta, variance, count)
+
+
+def normalize_obs(normalizer: Normalizer | tuple, obs: Array) -> Array:
+    """(o − mean) / √(variance + 1e-8), within ±10; the observation itself where there are no statistics."""
+    if not isinstance(normalizer, Normalizer) or not isinstance(normalizer.obs, Statistics):
+        return obs
+    stats = normalizer.obs
+    lead = (1,) * (obs.ndim - stats.mean.ndim)
+    mean, variance = (x.reshape(lead + x.shape) for x in (stats.mean, stats.variance))
+    return jnp.clip((obs.astype(jnp.float32) - mean) / jnp.sqrt(variance + 1e-8), -10.0, 10.0)
+
+
+def scale_rewards(
+    normalizer: Normalizer,
+    reward: Array,
+    done: Array,
+    gamma: Array | float,
+    gather: Callable[[Array], Array] = lambda x: x,
+) -> tuple[Normalizer, Array]:
+    """Rewards over the standard deviation of the discounted return (Engstrom et al. 2020), ``[T, N]``.
+
+    The statistics take in R_t = r_t + γ (1 − done_{t−1}) R_{t−1} of these rewards first; ``gather`` adds those of the
+    run's environments on other devices.
+    """
+    # The same recursion, run forwards in time: reverse, and carry the last rollout's sum in at the front.
+    began = jnp.concatenate([jnp.zeros_like(done[:1]), done[:-1]])[::-1]
+    first = reward.at[0].add(gamma * normalizer.discounted_return)
+    running = returns.discounted_sum(first[::-1], began, gamma)[::-1]
+    stats = update(normalizer.reward, gather(running))
+    carried = jnp.where(done[-1], 0.0, running[-1])
+    scaled = reward / jnp.sqrt(stats.variance + 1e-8)
+    return normalizer.replace(reward=stats, discounted_return=carried), scaled

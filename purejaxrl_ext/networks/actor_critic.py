@@ -1,0 +1,67 @@
+"""The actor-critic: a policy and a state value, from observations ``[B, ...]`` to an Output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purejaxrl_ext.networks import policies
+from purejaxrl_ext.networks.initializers import initializers
+from purejaxrl_ext.networks.torsos import Torso
+from purejaxrl_ext.types import Array, Output, Representation
+
+
+class ActorCritic(nn.Module):
+    """A policy and a state value, on torsos of their own or a shared one.
+
+    Attributes:
+        num_actions: number of discrete actions, or of an action's entries.
+        policy: ``"categorical"``, ``"gaussian"`` (scale a parameter, independent of the state) or ``"tanh_gaussian"``
+            (scale a softplus of the features).
+        torso: makes a torso, ``(name=...) -> module``.
+        shared_torso: one torso for both.
+        initializer: as in :class:`Torso`; orthogonal heads have scale 0.01 (policy) and 1 (value).
+    """
+
+    num_actions: int
+    policy: str
+    torso: Torso
+    shared_torso: bool = False
+    initializer: str = "orthogonal"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of what has hidden layers of its own: the policy's first, the value's last."""
+        return ("shared",) if self.shared_torso else ("actor", "critic")
+
+    @nn.compact
+    def __call__(self, obs: Array) -> Output:
+        seen = [self.torso.clone(parent=self, name=f"{part}_torso")(obs) for part in self.parts]
+        return self._heads(seen[0], seen[-1])
+
+    def _heads(self, actor: Representation, critic: Representation) -> Output:
+        return Output(
+            policy=self._policy(actor.features),
+            value=self._linear(1, 1.0, "critic_head", critic.features)[..., 0],
+            actor=actor,
+            critic=critic,
+        )
+
+    def _linear(self, size: int, scale: float, name: str, x: Array) -> Array:
+        return nn.Dense(size, **initializers(self.initializer, x.shape[-1], scale), name=name)(x)
+
+    def _policy(self, features: Array) -> Any:
+        if self.policy == "tanh_gaussian":
+            both = self._linear(2 * self.num_actions, 0.01, "actor_head", features)
+            loc, raw = jnp.split(both, 2, axis=-1)
+            # Softplus shifted to be 1 at 0; bounded below so that a density cannot become a spike.
+            return policies.TanhGaussian(loc, jnp.maximum(jax.nn.softplus(raw + np.log(np.e - 1.0)), 1e-4))
+        out = self._linear(self.num_actions, 0.01, "actor_head", features)
+        if self.policy == "categorical":
+            return policies.Categorical(out)
+        log_scale = self.param("actor_log_scale", nn.initializers.zeros_init(), (self.num_actions,))
+        return policies.Gaussian(out, jnp.exp(jnp.broadcast_to(log_scale[None], out.shape)))

@@ -1,0 +1,1 @@
+"""What is measured of networks: how rich, how alive and how large their features are."""

@@ -1,0 +1,92 @@
+"""PFO: Proximal Feature Optimization (Moalla et al. 2024), PPO with its features kept near those that collected the data.
+
+    drift     D = E[ (φ_θ(s) − φ_old(s))² ], φ the pre-activations of the actor's last hidden layer      (section 5)
+    loss      L = L_PPO + c D
+
+The paper's equation sums over φ's dimensions; its code takes the mean over dimensions and minibatch, and so does this.
+With c = 0 it is PPO, bit for bit (with all three variants at once, to the last bits: XLA then fuses the loss another way).
+Variants, by Config:
+
+    feature_layers     "last", or "all": every hidden layer's pre-activations, concatenated, one mean
+    feature_distance   "squared", or "cosine": 1 − cos(φ_θ(s), φ_old(s))
+    feature_networks   "actor", or "both": the critic's drift is added
+    feature_mode       "penalty", or "clip": no penalty; a sample whose drift exceeds ``feature_clip`` has its policy
+                       gradient weighted by 1 − c, so that c = 1 blocks it
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from purejaxrl_ext.rules import ppo
+from purejaxrl_ext.types import Array, Metrics, Output, Representation, Rule
+
+
+class PFOHparams(ppo.PPOHparams):
+    """PPO's settings and the two of PFO.
+
+    Attributes:
+        feature_coef: c. The paper: Atari 1 (last) or 10 (all), MuJoCo 1 (tanh) or 10 (ReLU).
+        feature_clip: the drift of a sample beyond which ``feature_mode="clip"`` acts.
+    """
+
+    feature_coef: Any = 1.0
+    feature_clip: Any = 0.1
+
+
+def drift(new: Representation, old: Representation, *, layers: str = "last", distance: str = "squared") -> Array:
+    """How far each sample's pre-activations have moved ``[B]``; 0 at the old parameters.
+
+    "squared" is the mean over dimensions of (φ − φ_old)²; "cosine" is 1 − φ·φ_old / (‖φ‖ ‖φ_old‖).
+    """
+    first = -1 if layers == "last" else 0
+    moved, reference = (jnp.concatenate(r.preactivations[first:], axis=-1) for r in (new, old))
+    if distance == "squared":
+        return jnp.square(moved - reference).mean(axis=-1)
+    # ε inside the root keeps the gradient at a zero vector finite.
+    norms = jnp.sqrt(jnp.sum(jnp.square(moved), -1) * jnp.sum(jnp.square(reference), -1) + 1e-12)
+    return 1.0 - jnp.sum(moved * reference, axis=-1) / norms
+
+
+def loss(
+    output: Output,
+    batch: ppo.PPOBatch,
+    hparams: PFOHparams,
+    *,
+    layers: str = "last",
+    distance: str = "squared",
+    networks: str = "actor",
+    mode: str = "penalty",
+    **ppo_options: Any,
+) -> tuple[Array, Metrics]:
+    """PPO's loss with the feature drift in it; metrics are PPO's and ``feature_loss``, the mean drift D."""
+    moved = drift(output.actor, batch.old.actor, layers=layers, distance=distance)
+    if networks == "both":
+        moved = moved + drift(output.critic, batch.old.critic, layers=layers, distance=distance)
+    penalty = moved.mean()
+    if mode == "clip":
+        blocked = jax.lax.stop_gradient(moved > hparams.feature_clip)
+        weight = 1.0 - hparams.feature_coef * blocked.astype(jnp.float32)
+        total, metrics = ppo.loss(output, batch, hparams, weight=weight, **ppo_options)
+    else:
+        total, metrics = ppo.loss(output, batch, hparams, **ppo_options)
+        total = total + hparams.feature_coef * penalty
+    return total, metrics | {"feature_loss": penalty}
+
+
+def rule(config: Any, action_space: Any) -> Rule:
+    """PPO's rule with its loss replaced."""
+    return ppo.rule(config, action_space)._replace(
+        loss=partial(
+            loss,
+            layers=config.feature_layers,
+            distance=config.feature_distance,
+            networks=config.feature_networks,
+            mode=config.feature_mode,
+            normalize_advantage=config.normalize_advantage,
+        )
+    )

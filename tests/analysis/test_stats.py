@@ -1,0 +1,228 @@
+"""Statistics over runs and tasks against scipy, numbers worked out by hand, and known distributions."""
+
+import numpy as np
+import pytest
+import scipy.stats
+import xarray as xr
+from matplotlib.colors import to_hex
+
+from purejaxrl_ext.analysis import plots, stats
+
+SCORES = np.random.default_rng(0).normal(size=(5, 9))  # [M, S]
+
+
+def sweep_like(values, arms, grid=()):
+    """A dataset whose every update of a run has that run's score ``[arm, *grid, seed]``."""
+    names = ("arm", *(name for name, _ in grid), "seed")
+    values = np.asarray(values, np.float32)
+    coords = {"arm": arms, **dict(grid), "seed": np.arange(values.shape[-1]), "update": np.arange(20)}
+    data = {
+        "episode_return": ((*names, "update"), np.repeat(values[..., None], 20, axis=-1)),
+        "diverged_at": (names, np.full(values.shape, np.nan, np.float32)),
+    }
+    env_step = np.broadcast_to(np.arange(1.0, 21.0), (len(arms), 20))
+    return xr.Dataset(data, coords | {"env_step": (("arm", "update"), env_step)})
+
+
+# --- aggregates ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3), (1, 8), (5, 9), (3, 10)])
+def test_iqm_pools_runs_and_tasks_as_scipy_trims(shape):
+    x = np.random.default_rng(1).normal(size=shape)
+    np.testing.assert_allclose(stats.pooled_iqm(x), scipy.stats.trim_mean(x, 0.25, axis=None))
+
+
+def test_what_is_not_finite_is_left_out_at_either_end():
+    for lost in (np.nan, np.inf, -np.inf):
+        x = [4.0, lost, 1.0, 2.0, 100.0, -50.0]
+        assert stats.mean(x) == 57.0 / 5
+        assert stats.iqm(x) == 7.0 / 3
+
+
+def test_mean_median_and_optimality_gap_by_hand():
+    x = [[0.0, 1.0], [2.0, 4.0], [0.5, 0.5], [10.0, 0.0]]  # means 0.5, 3, 0.5, 5
+    assert stats.pooled_mean(x) == 2.25
+    assert stats.task_median(x) == 1.75
+    assert stats.task_median(x[:3]) == 0.5
+    assert stats.optimality_gap(x) == 1.0 - np.mean([0, 1, 1, 1, 0.5, 0.5, 1, 0])
+    assert stats.optimality_gap(x, target=4.0) == 4.0 - np.mean([0, 1, 2, 4, 0.5, 0.5, 4, 0])
+
+
+@pytest.mark.parametrize("name", stats.AGGREGATES)
+def test_aggregates_of_many_are_those_of_each(name):
+    many = np.stack([SCORES, SCORES[::-1] * 2.0, SCORES + 1.0])
+    of = stats.AGGREGATES[name]
+    np.testing.assert_allclose(of(many), [of(x) for x in many])
+
+
+def test_a_run_without_a_number_counts_in_no_aggregate():
+    padded = np.concatenate([SCORES, np.full((5, 3), np.nan)], axis=1)
+    for name in stats.AGGREGATES:
+        np.testing.assert_allclose(stats.aggregate(padded, name).estimate, stats.aggregate(SCORES, name).estimate)
+
+
+# --- bootstrap -------------------------------------------------------------------------------------------------------
+
+
+def test_resamples_stay_within_their_task():
+    x = np.array([[1.0, 2.0, 3.0], [10.0, np.nan, 20.0], [np.nan, np.nan, np.nan]])
+    drawn = stats.resample(x, 500, np.random.default_rng(0))
+    assert drawn.shape == (500, 3, 3)
+    assert set(np.unique(drawn[:, 0])) == {1.0, 2.0, 3.0}
+    # Two runs: two draws, each equally often.
+    np.testing.assert_array_equal(np.isfinite(drawn).sum(-1), np.broadcast_to([3, 2, 0], (500, 3)))
+    np.testing.assert_allclose(np.nanmean(drawn[:, 1]), 15.0, atol=0.5)
+    # Tasks are drawn independently of each other.
+    middle = drawn[:, 0].mean(-1), np.nanmean(drawn[:, 1], axis=-1)
+    assert abs(np.corrcoef(*middle)[0, 1]) < 0.15
+
+
+def test_the_interval_of_a_mean_covers_the_truth_as_often_as_it_says():
+    """Normal data, 3 tasks of 20 runs: the percentile bootstrap covers a little less than its level."""
+    rng = np.random.default_rng(0)
+    hits = []
+    for i in range(300):
+        got = stats.aggregate(rng.normal(size=(3, 20)), "mean", level=0.9, num_resamples=400, rng_seed=i)
+        hits.append(got.low <= 0.0 <= got.high)
+    assert 0.83 <= np.mean(hits) <= 0.94
+
+
+def test_the_interval_of_a_mean_is_as_wide_as_its_standard_error_says():
+    got = stats.aggregate(SCORES, "mean", num_resamples=20_000)
+    error = np.sqrt((SCORES.var(axis=1) / 9).mean() / 5)  # of a mean over tasks, stratified
+    np.testing.assert_allclose((got.high - got.low) / 2, 1.96 * error, rtol=0.05)
+    pooled = np.sqrt((SCORES + 100.0 * np.arange(5)[:, None]).var() / 45)
+    shifted = stats.aggregate(SCORES + 100.0 * np.arange(5)[:, None], "mean", num_resamples=20_000)
+    np.testing.assert_allclose(shifted.high - shifted.low, got.high - got.low, rtol=1e-6)
+    assert 2 * 1.96 * pooled > 10 * (shifted.high - shifted.low)
+
+
+def test_one_run_has_no_interval():
+    got = stats.aggregate([[1.0], [3.0]], "mean")
+    assert got.estimate == 2.0 and np.isnan([got.low, got.high]).all()
+
+
+# --- profiles --------------------------------------------------------------------------------------------------------
+
+
+def test_profile_by_hand():
+    got = stats.performance_profile([[0.0, 1.0], [2.0, 3.0]], [-1.0, 0.0, 0.5, 2.0, 3.0])
+    np.testing.assert_allclose(got.estimate, [1.0, 0.75, 0.75, 0.25, 0.0])  # above, not at
+    assert (got.low <= got.estimate).all() and (got.estimate <= got.high).all()
+    # All runs are above the first and none above the last, whatever is drawn.
+    assert (got.low[0], got.high[0], got.low[-1], got.high[-1]) == (1.0, 1.0, 0.0, 0.0)
+
+
+def test_tasks_weigh_the_same_in_a_profile_whatever_their_runs():
+    got = stats.performance_profile([[1.0, 1.0, 1.0, 1.0], [0.0, np.nan, np.nan, np.nan]], [0.5])
+    np.testing.assert_allclose(got.estimate, [0.5])
+
+
+# --- probability of improvement --------------------------------------------------------------------------------------
+
+
+def test_probability_of_improvement_is_the_mean_mann_whitney_u():
+    rng = np.random.default_rng(2)
+    x, y = rng.integers(0, 6, (4, 7)).astype(float), rng.integers(0, 6, (4, 5)).astype(float)  # with ties
+    u = [scipy.stats.mannwhitneyu(a, b, alternative="greater").statistic / 35 for a, b in zip(x, y, strict=True)]
+    got = stats.probability_of_improvement(x, y)
+    np.testing.assert_allclose(got.estimate, np.mean(u))
+    assert got.low < got.estimate < got.high
+
+
+def test_probability_of_improvement_is_antisymmetric_and_half_for_equals():
+    x, y = SCORES, SCORES[:, ::-1] * 0.5 + 0.2
+    forth, back = stats.probability_of_improvement(x, y), stats.probability_of_improvement(y, x)
+    np.testing.assert_allclose(forth.estimate + back.estimate, 1.0)
+    assert stats.probability_of_improvement(x, x).estimate == 0.5
+    sure = stats.probability_of_improvement(x + 100.0, y)
+    assert (sure.estimate, sure.low, sure.high) == (1.0, 1.0, 1.0)
+
+
+def test_the_interval_of_probability_of_improvement_covers_the_truth():
+    """Two normals a standard deviation apart: P(X > Y) = Φ(1 / √2) = 0.760."""
+    rng, hits = np.random.default_rng(3), []
+    for i in range(200):
+        x, y = rng.normal(1.0, size=(2, 15)), rng.normal(0.0, size=(2, 15))
+        got = stats.probability_of_improvement(x, y, level=0.9, num_resamples=300, rng_seed=i)
+        hits.append(got.low <= scipy.stats.norm.cdf(np.sqrt(0.5)) <= got.high)
+    assert 0.80 <= np.mean(hits) <= 0.96
+
+
+# --- of a sweep ------------------------------------------------------------------------------------------------------
+
+
+def test_tasks_of_a_sweep_are_arms_and_grid_cells():
+    values = np.arange(2 * 2 * 3.0).reshape(2, 2, 3)
+    ds = sweep_like(values, ["a", "b"], [("gamma", [0.9, 0.99])])
+    np.testing.assert_allclose(stats.task_scores(ds, "b"), values[1])
+    np.testing.assert_allclose(stats.task_scores(ds, ["b", "a"]), values[::-1].reshape(4, 3))
+    got = stats.task_scores(ds, ["a", "b"], bounds=[(0.0, 10.0), (6.0, 8.0)])
+    np.testing.assert_allclose(got, np.concatenate([values[0] / 10.0, (values[1] - 6.0) / 2.0]))
+
+
+def test_a_diverged_run_is_left_out():
+    ds = sweep_like([[1.0, 2.0, 300.0]], ["a"])
+    ds["diverged_at"][0, 2] = 3.0
+    np.testing.assert_array_equal(stats.task_scores(ds, "a"), [[1.0, 2.0, np.nan]])
+    table = stats.aggregates(ds, num_resamples=50)
+    assert table.loc[("a", "mean"), "estimate"] == 1.5
+    assert table.loc[("a", "mean"), "num_runs"] == 2
+    assert table.loc[("a", "mean"), "num_diverged"] == 1
+
+
+def test_table_of_aggregates():
+    ds = sweep_like([[1.0, 3.0], [5.0, 7.0], [0.0, 0.5]], ["ppo A", "ppo B", "dqn A"])
+    table = stats.aggregates(ds, {"ppo": ["ppo A", "ppo B"], "dqn": "dqn A"}, target=6.0, num_resamples=200)
+    assert table.loc[("ppo", "iqm"), "estimate"] == 4.0
+    assert table.loc[("ppo", "optimality_gap"), "estimate"] == 6.0 - (1 + 3 + 5 + 6) / 4
+    assert table.loc[("dqn", "median"), "estimate"] == 0.25
+    assert table.index.get_level_values("method").unique().tolist() == ["ppo", "dqn"]
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda ds: stats.aggregate(SCORES, "mode"), "mode.*iqm"),
+        (lambda ds: stats.aggregate(SCORES, level=1.0), "level"),
+        (lambda ds: stats.aggregate(np.zeros((2, 2, 2))), "tasks, runs"),
+        (lambda ds: stats.performance_profile(SCORES, []), "thresholds"),
+        (lambda ds: stats.probability_of_improvement(SCORES, SCORES[:2]), "as many tasks"),
+        (lambda ds: stats.task_scores(ds, "c"), "'c'.*'a'"),
+        (lambda ds: stats.task_scores(ds, "a", "episode_retrun"), "episode_return"),
+        (lambda ds: stats.task_scores(ds, "a", bounds=(1.0, 1.0)), "bounds"),
+        (lambda ds: plots.improvement(ds, [("a",)]), "pairs"),
+        (lambda ds: plots.improvement(ds, [("a", "c")]), "pairs='c'.*'a'"),
+        (lambda ds: plots.profiles(sweep_like([[np.nan]], ["a"])), "metric='episode_return'"),
+    ],
+)
+def test_bad_input_names_what_is_allowed(call, match):
+    with pytest.raises(ValueError, match=match):
+        call(sweep_like([[1.0, 2.0]], ["a"]))
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+
+def test_profile_figure(tmp_path):
+    ds = sweep_like([[1.0, 3.0, 4.0], [5.0, 7.0, 6.0]], ["ppo", "pfo"])
+    figure = plots.profiles(ds, path=tmp_path / "profile.png", num_resamples=100)
+    (panel,) = figure.axes
+    lines = {line.get_label(): line for line in panel.get_lines()}
+    assert set(lines) == {"ppo", "pfo"}
+    x, y = lines["ppo"].get_data()
+    assert (y[0], y[-1]) == (1.0, 0.0) and (np.diff(y) <= 0).all()
+    assert y[np.searchsorted(x, 2.0)] == pytest.approx(2 / 3)
+    assert (tmp_path / "profile.png").stat().st_size > 5000
+
+
+def test_improvement_figure(tmp_path):
+    ds = sweep_like([[1.0, 3.0, 4.0], [5.0, 7.0, 6.0], [0.0, 3.5, 9.0]], ["ppo", "pfo", "dqn"])
+    figure = plots.improvement(ds, [("pfo", "ppo"), ("dqn", "ppo")], path=tmp_path / "p.png", num_resamples=100)
+    (panel,) = figure.axes
+    shown = [t.get_text() for t in panel.get_yticklabels()]
+    assert shown == ["pfo > ppo", "dqn > ppo"]
+    points = [line.get_xdata()[0] for line in panel.get_lines() if line.get_marker() == "o"]
+    np.testing.assert_allclose(points, [1.0, 5 / 9])
+    assert to_hex(panel.get_lines()[0].get_color()) == plots.COLORS[0].lower()
