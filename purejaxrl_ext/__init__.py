@@ -8,7 +8,7 @@ _devices.use_cores()
 _devices.use_compilation_cache()
 
 from purejaxrl_ext.algorithms import ALGORITHMS, make
-from purejaxrl_ext.envs import Box, Discrete, EnvStep, make_env
+from purejaxrl_ext.envs import Box, Discrete, EnvStep, TabularEnv, make_env
 from purejaxrl_ext.loops import evaluate, train
 from purejaxrl_ext.networks import Categorical, Gaussian, TanhGaussian
 from purejaxrl_ext.sweeps import Policy, best, initialize, launch, load, load_state, policy, resume, sweep

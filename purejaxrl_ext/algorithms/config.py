@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from purejaxrl_ext.errors import check, is_int, unknown_name
-from purejaxrl_ext.networks.initializers import INITIALIZERS
+from purejaxrl_ext.networks.init import INITIALIZERS
 from purejaxrl_ext.networks.torsos import ACTIVATIONS, Conv
 
 

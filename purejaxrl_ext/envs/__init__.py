@@ -2,6 +2,7 @@
 
 from purejaxrl_ext.envs.base import Environment, EnvStep, check_env
 from purejaxrl_ext.envs.make import SUITES, make_env
+from purejaxrl_ext.envs.tabular import TabularEnv
 from purejaxrl_ext.envs.vector import Pool, Transition, max_truncations, reset_pool, vec_reset, vec_step
 from purejaxrl_ext.envs.wrappers import (
     AppendTime,

@@ -1,7 +1,7 @@
 """Networks: torsos, the actor-critic and the Q-network made of them, memories, and policies (distributions of actions)."""
 
 from purejaxrl_ext.networks.actor_critic import ActorCritic
-from purejaxrl_ext.networks.initializers import INITIALIZERS, fan_in_uniform, initializers, orthogonal
+from purejaxrl_ext.networks.init import INITIALIZERS, fan_in_uniform, initializers, orthogonal
 from purejaxrl_ext.networks.layers import parameter_group
 from purejaxrl_ext.networks.policies import Categorical, Gaussian, TanhGaussian
 from purejaxrl_ext.networks.q_network import QNetwork

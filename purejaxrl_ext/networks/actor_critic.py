@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxrl_ext.networks import policies
-from purejaxrl_ext.networks.initializers import initializers
+from purejaxrl_ext.networks.init import initializers
 from purejaxrl_ext.networks.torsos import Torso
 from purejaxrl_ext.types import Array, Output, Representation
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import flax.linen as nn
 
-from purejaxrl_ext.networks.initializers import initializers
+from purejaxrl_ext.networks.init import initializers
 from purejaxrl_ext.networks.torsos import Torso
 from purejaxrl_ext.types import Array, Output
 

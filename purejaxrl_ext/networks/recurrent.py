@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_ext.networks.actor_critic import ActorCritic
-from purejaxrl_ext.networks.initializers import initializers
+from purejaxrl_ext.networks.init import initializers
 from purejaxrl_ext.types import Array, Output, Representation
 
 

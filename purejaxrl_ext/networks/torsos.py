@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxrl_ext.networks.initializers import initializers
+from purejaxrl_ext.networks.init import initializers
 from purejaxrl_ext.types import Array, Representation
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {

@@ -14,6 +14,7 @@ from toys import Clock
 
 import purejaxrl_ext as prx
 from purejaxrl_ext.analysis import render
+from purejaxrl_ext.envs import drawing
 
 
 def states_of(name, steps=6, action=1, seed=0, **wrappers):
@@ -44,19 +45,19 @@ def test_the_cart_is_where_the_state_says():
     got = render.frames(env, states, obs)
     assert got.dtype == np.uint8 and got.shape[::3] == (9, 3)
     for picture, x in zip(got, np.asarray(states.x), strict=True):
-        assert middle(picture, render.BLUE)[1] == pytest.approx((x + 2.6) / 5.2, abs=0.01)
+        assert middle(picture, drawing.BLUE)[1] == pytest.approx((x + 2.6) / 5.2, abs=0.01)
     assert (got[0] != got[-1]).any()
 
 
 @pytest.mark.parametrize(("theta", "side"), [(0.3, 1), (-0.3, -1)])
 def test_the_pole_leans_as_the_state_says(theta, side):
-    picture = np.asarray(render.cart_pole(SimpleNamespace(x=1.0, theta=theta)))
-    assert np.sign(middle(picture, render.ORANGE)[1] - middle(picture, render.BLUE)[1]) == side
+    picture = np.asarray(drawing.cart_pole(SimpleNamespace(x=1.0, theta=theta)))
+    assert np.sign(middle(picture, render.ORANGE)[1] - middle(picture, drawing.BLUE)[1]) == side
 
 
 def test_the_car_is_on_the_road():
     for x in (-1.1, -0.5, 0.4):
-        row, column = middle(np.asarray(render.mountain_car(SimpleNamespace(position=x))), render.BLUE)
+        row, column = middle(np.asarray(drawing.mountain_car(SimpleNamespace(position=x))), drawing.BLUE)
         assert column == pytest.approx((x + 1.25) / 1.9, abs=0.01)
         assert row == pytest.approx((0.75 - 0.45 * np.sin(3 * x) - 0.05) / 1.3, abs=0.01)
 
@@ -65,12 +66,12 @@ def test_the_car_is_on_the_road():
                                                        ((0.0, np.pi / 2), 0.73, 0.61), ((np.pi / 2, 0.0), 0.5, 0.84)])  # fmt: skip
 def test_the_second_link_is_where_both_angles_put_it(angles, row, column):
     state = SimpleNamespace(joint_angle1=angles[0], joint_angle2=angles[1])
-    np.testing.assert_allclose(middle(np.asarray(render.acrobot(state)), render.ORANGE), (row, column), atol=0.03)
+    np.testing.assert_allclose(middle(np.asarray(drawing.acrobot(state)), render.ORANGE), (row, column), atol=0.03)
 
 
 @pytest.mark.parametrize(("theta", "row", "column"), [(0.0, 0.31, 0.5), (np.pi, 0.69, 0.5), (np.pi / 2, 0.5, 0.31)])
 def test_the_pendulum_is_where_its_angle_says(theta, row, column):
-    got = middle(np.asarray(render.pendulum(SimpleNamespace(theta=theta))), render.ORANGE)
+    got = middle(np.asarray(drawing.pendulum(SimpleNamespace(theta=theta))), render.ORANGE)
     np.testing.assert_allclose(got, (row, column), atol=0.03)
 
 
@@ -81,7 +82,7 @@ def test_wrappers_do_not_hide_the_state(wrappers):
     assert inner == prx.make_env("CartPole-v1")
     np.testing.assert_array_equal(inner_states.x, obs[:, 0])
     assert render.frames(env, states, obs).shape == (6, 92, 240, 3)
-    assert middle(render.frames(env, states, obs)[-1], render.BLUE)
+    assert middle(render.frames(env, states, obs)[-1], drawing.BLUE)
 
 
 def test_both_wrappers_of_the_state_at_once():
@@ -122,7 +123,7 @@ def test_images_of_numbers_are_shaded_and_bytes_are_kept():
 
 def test_other_vectors_are_bars_from_their_zero():
     got = render.bars(np.array([[1.0, -4.0, 0.0], [-2.0, 2.0, 0.0]]))
-    up, down = ((got == c).all(-1) for c in (render.BLUE, render.ORANGE))
+    up, down = ((got == c).all(-1) for c in (drawing.BLUE, render.ORANGE))
     third = got.shape[2] // 3
     heights = [[[part[t, :, i * third : (i + 1) * third].any(-1).sum() for i in range(2)] for part in (up, down)]
                for t in range(2)]  # fmt: skip

@@ -10,11 +10,11 @@ from toys import tiny
 
 import purejaxrl_ext as prx
 from purejaxrl_ext.analysis import render
-from purejaxrl_ext.envs import mdps
+from purejaxrl_ext.envs import drawing, mdps, tabular
 from purejaxrl_ext.envs.base import check_env
 from purejaxrl_ext.tabular import exact
 
-NAMES = [f"mdp:{name}" for name in mdps.SHIPPED]
+NAMES = [f"mdp:{name}" for name in tabular.SHIPPED]
 
 
 def two_states(**changes):
@@ -81,7 +81,7 @@ def test_shapes_are_checked_even_while_traced(name, array):
         (lambda: mdps.gridworld("S.."), ["at least one G"]),
         (lambda: mdps.gridworld("SG.\n##."), ["row 0, column 2"]),
         (lambda: mdps.random_walk(0), ["num_states=0"]),
-        (lambda: mdps.TabularEnv(mdps.random_walk(5), np.ones((3, 2))), ["observations", "[7, ...]"]),
+        (lambda: prx.TabularEnv(mdps.random_walk(5), np.ones((3, 2))), ["observations", "[7, ...]"]),
     ],
 )
 def test_bad_arguments(call, words):
@@ -235,7 +235,7 @@ def test_ppo_comes_near_the_exact_optimum():
 
 def disc(picture):
     """Centre (row, column) of the agent's disc, as a share of the picture."""
-    rows, columns = np.nonzero((picture == render.BLUE).all(-1))
+    rows, columns = np.nonzero((picture == drawing.BLUE).all(-1))
     return rows.mean() / picture.shape[0], columns.mean() / picture.shape[1]
 
 
@@ -246,15 +246,15 @@ def test_a_grid_is_drawn_with_the_agent_in_its_cell():
         assert picture.dtype == np.uint8 and picture.shape == (80, 240, 3)
         np.testing.assert_allclose(disc(picture), ((row + 0.5) / 4, (column + 0.5) / 12), atol=0.01)
     picture = env.render(0)
-    for place, color in (((70, 30), render.ORANGE), ((70, 235), render.GREEN), ((10, 110), (255, 255, 255))):
+    for place, color in (((70, 30), render.ORANGE), ((70, 235), drawing.GREEN), ((10, 110), (255, 255, 255))):
         assert tuple(picture[place]) == color
 
 
 def test_states_of_no_grid_are_drawn_in_a_row():
-    env = mdps.TabularEnv(mdps.random_walk(3))
+    env = prx.TabularEnv(mdps.random_walk(3))
     pictures = render.frames(env, jnp.arange(5), jnp.eye(5))
     for state, picture in enumerate(pictures):
         np.testing.assert_allclose(disc(picture), (0.5, (state + 0.5) / 5), atol=0.02)
-    assert tuple(pictures[2][5, 5]) == tuple(pictures[2][5, 235]) == render.GREEN
+    assert tuple(pictures[2][5, 5]) == tuple(pictures[2][5, 235]) == drawing.GREEN
     with pytest.raises(ValueError, match="cell"):
-        mdps.TabularEnv(mdps.random_walk(3), map=mdps.SMALL)
+        prx.TabularEnv(mdps.random_walk(3), map=mdps.SMALL)
