@@ -7,12 +7,13 @@ from purejaxrl_ext import devices as _devices
 _devices.use_cores()
 _devices.use_compilation_cache()
 
-from purejaxrl_ext.algorithms import ALGORITHMS, make
+from purejaxrl_ext.algorithms import ALGORITHMS, Recipe, make
 from purejaxrl_ext.envs import Box, Discrete, EnvStep, TabularEnv, make_env
+from purejaxrl_ext.interventions import INTERVENTIONS, Intervention
 from purejaxrl_ext.loops import evaluate, train
 from purejaxrl_ext.networks import Categorical, Gaussian, TanhGaussian
 from purejaxrl_ext.sweeps import Policy, best, initialize, launch, load, load_state, policy, resume, sweep
-from purejaxrl_ext.types import Algorithm, Output, Representation, Rollout, Rule, State
+from purejaxrl_ext.types import Algorithm, Learner, Net, Output, Representation, Rollout, Rule, State, hparam
 
 # Modules that notebooks and scripts call by name, ``from purejaxrl_ext import plots``: each is imported when first asked for.
 _MODULES = {

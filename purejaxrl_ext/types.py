@@ -5,8 +5,9 @@ Axis letters: T time, N environments, B batch, F features, A actions, S seeds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -46,16 +47,76 @@ class Box:
         return len(self.low)
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# Traced settings
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def hparam(
+    default: float,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+    whole: bool = False,
+) -> Any:
+    """A traced setting with the values that it may have, which :func:`~purejaxrl_ext.make` and sweeps check.
+
+    Args:
+        default: its value unless one is given.
+        low, high: the range.
+        open_low, open_high: whether that end is itself outside.
+        whole: whole numbers only (an infinite end is allowed).
+
+    Example::
+
+        class MyHparams(OptimizerHparams):
+            temperature: Any = hparam(1.0, low=0.0, open_low=True)
+    """
+    return struct.field(default=default, metadata={"range": (low, high, open_low, open_high, whole)})
+
+
+class OptimizerHparams(struct.PyTreeNode):
+    """The optimiser's traced settings, which every rule's extend with defaults of their own.
+
+    Attributes:
+        learning_rate: the optimiser's.
+        anneal_steps: the learning rate falls linearly to 0 over so many environment steps; 0 keeps it constant.
+        critic_learning_rate: of the critic's parameters; 0: ``learning_rate``. It is annealed with the other.
+        max_grad_norm: gradients are scaled down to this global norm; infinite: never.
+        adam_b1, adam_b2, adam_eps: Adam's and its relatives'; RMSProp's decay is ``adam_b2``.
+        weight_decay: of ``optimizer="adamw"``, decoupled (Loshchilov & Hutter 2019).
+    """
+
+    learning_rate: Any = hparam(2.5e-4, 0.0, open_low=True)
+    anneal_steps: Any = hparam(0.0, 0.0)
+    critic_learning_rate: Any = hparam(0.0, 0.0)
+    max_grad_norm: Any = hparam(math.inf, 0.0, open_low=True)
+    adam_b1: Any = hparam(0.9, 0.0, 1.0, open_high=True)
+    adam_b2: Any = hparam(0.999, 0.0, 1.0, open_high=True)
+    adam_eps: Any = hparam(1e-8, 0.0, open_low=True)
+    weight_decay: Any = hparam(0.0, 0.0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What networks say, and what environments gave
+# ---------------------------------------------------------------------------------------------------------------------
+
+
 class Representation(struct.PyTreeNode):
     """What the hidden layers of one network said.
 
     Attributes:
         features: ``[..., F]`` the last hidden layer after its activation.
         preactivations: one ``[..., F_l]`` per hidden layer, first to last, flattened, before the activation.
+        activation: what the features came through, by name; it decides which units count as dead. "": a unit is dead where
+            it says the same of all samples.
     """
 
     features: Array
     preactivations: tuple[Array, ...]
+    activation: str = struct.field(pytree_node=False, default="")
 
 
 class Output(struct.PyTreeNode):
@@ -65,6 +126,7 @@ class Output(struct.PyTreeNode):
         policy: a policy record of ``purejaxrl_ext.networks.policies`` with leaves ``[..., A]``.
         value: ``[...]`` state values.
         q_values: ``[..., A]`` action values.
+        returns: ``[..., A, K]`` what a distributional Q-network says of each action's return: logits of atoms, or quantiles.
         actor: the policy network's :class:`Representation`.
         critic: that of the value network or of the Q-network.
     """
@@ -72,6 +134,7 @@ class Output(struct.PyTreeNode):
     policy: Any = ()
     value: Any = ()
     q_values: Any = ()
+    returns: Any = ()
     actor: Any = ()
     critic: Any = ()
 
@@ -86,9 +149,9 @@ class Rollout(struct.PyTreeNode):
         terminated: ``[T, N]`` bool, the episode ended here and nothing follows.
         truncated: ``[T, N]`` bool, the episode was cut here; its value goes on.
         output: the network's :class:`Output` at the parameters that collected the data.
-        next_output: the value part of the Output at the true successor of each step, which at an episode's end is the
-            final observation and never the reset one. Where ``terminated`` it has no meaning. In the replay loop the
-            target network's, and the leaves begin with ``[B]``.
+        next_output: what the rule's ``successor`` keeps of the Output at the true successor of each step, which at an
+            episode's end is the final observation and never the reset one. Where ``terminated`` it has no meaning. In the
+            replay loop the target network's, and the leaves begin with ``[B]``.
         next_online: the same by the online network, where that is another.
         discount: γ for each step; γ^m where ``reward`` sums m steps.
         env_steps: ``[T, N]``, as ``act`` was given it, for targets that follow an exploration schedule; ``()`` in the replay
@@ -123,6 +186,20 @@ class VecState(struct.PyTreeNode):
     episode_length: Array
 
 
+class Learner(struct.PyTreeNode):
+    """What learns: the part of the State that interventions may change.
+
+    Attributes:
+        params: network weights.
+        opt_state: optimiser moments.
+        memory: what interventions keep, by their names. An intervention itself is shown its own alone.
+    """
+
+    params: PyTree
+    opt_state: PyTree
+    memory: PyTree = ()
+
+
 class State(struct.PyTreeNode):
     """All that an algorithm carries from one update to the next. An unused slot is ``()``.
 
@@ -139,6 +216,7 @@ class State(struct.PyTreeNode):
         carry: ``[N, ...]`` hidden state of a recurrent network before ``env.obs``; where an episode starts there
             (``env.episode_length`` is 0) it is not yet set to zero.
         normalizer: running statistics of observations and rewards.
+        memory: what interventions keep, by their names.
     """
 
     params: PyTree
@@ -150,12 +228,22 @@ class State(struct.PyTreeNode):
     replay: PyTree = ()
     carry: PyTree = ()
     normalizer: PyTree = ()
+    memory: PyTree = ()
 
     @classmethod
     def axes(cls, batched: Any = 0, shared: Any = None) -> State:
         """A tree of vmap axes (or shardings): ``batched`` for every slot but the update count, which gets ``shared``."""
         names = cls.__dataclass_fields__
         return cls(**{name: shared if name == "update" else batched for name in names})
+
+    @property
+    def learner(self) -> Learner:
+        """The part that learns."""
+        return Learner(self.params, self.opt_state, self.memory)
+
+    def learned(self, learner: Learner) -> State:
+        """This State with another part that learns."""
+        return self.replace(params=learner.params, opt_state=learner.opt_state, memory=learner.memory)
 
 
 class Acted(NamedTuple):
@@ -174,6 +262,11 @@ class Acted(NamedTuple):
     carry: PyTree
 
 
+def values_of(output: Output) -> Output:
+    """The part of an Output from which targets bootstrap, unless a rule says otherwise."""
+    return Output(value=output.value, q_values=output.q_values)
+
+
 class Rule(NamedTuple):
     """A learning rule: pure functions of arrays, which never see a network, parameters or an environment.
 
@@ -185,6 +278,8 @@ class Rule(NamedTuple):
         loss: ``(output, batch, hparams) -> (scalar, metrics)``; the loops average each metric, whatever its shape.
         diagnose: ``(start, end, batch, hparams) -> metrics``; what to log of the Outputs before and after an update's
             epochs, at the updates that measure the representation.
+        successor: ``output -> output``; what targets need of the network at the true successors. The rest is not kept.
+        schedule: ``(hparams, env_steps) -> hparams``; those of an update, where some change over training.
     """
 
     noise: Callable[[Array, tuple[int, ...]], Array]
@@ -192,6 +287,8 @@ class Rule(NamedTuple):
     targets: Callable[..., PyTree]
     loss: Callable[..., tuple[Array, Metrics]]
     diagnose: Callable[..., Metrics] = lambda start, end, batch, hparams: {}
+    successor: Callable[[Output], Output] = values_of
+    schedule: Callable[..., Any] = lambda hparams, env_steps: hparams
 
 
 class Network(Protocol):
@@ -205,46 +302,94 @@ class Network(Protocol):
     def apply(self, params: PyTree, obs: Array) -> Output: ...
 
 
+class Net(NamedTuple):
+    """What interventions and added metrics see of a network and its rule.
+
+    Attributes:
+        init: ``key -> params``; fresh parameters.
+        evaluate: ``(params, samples) -> (Output, batch)``; leaves ``[B, ...]``.
+        loss: ``(params, samples, hparams) -> (scalar, metrics)``; the rule's own.
+        layers: ``params -> tuple[Layer, ...]``; see :mod:`purejaxrl_ext.networks.structure`.
+    """
+
+    init: Callable[[Array], PyTree]
+    evaluate: Callable[..., tuple[Output, PyTree]]
+    loss: Callable[..., tuple[Array, Metrics]]
+    layers: Callable[[PyTree], tuple[Any, ...]]
+
+
 @dataclass(frozen=True, eq=False)
 class Algorithm:
     """A rule in a loop: pure functions over :class:`State`, and the settings that they were made with.
 
     Attributes:
-        name: the name given to :func:`purejaxrl_ext.algorithms.make`.
+        name: of the recipe given to :func:`purejaxrl_ext.make`.
         env_name: the environment's name.
-        init: ``(key, hparams=None) -> State``.
-        step: ``(state, hparams=None, measure=None) -> (State, metrics)``, one update. ``measure`` (a bool scalar, not
-            batched) says whether to compute the representation metrics; None means every ``config.metrics_every``.
-        act: ``(params, normalizer, obs [B, ...], noise, hparams, env_steps, carry=None, start=None) -> Acted``. ``carry``
-            is the hidden state before ``obs``, set to zero where ``start [B]``; None: an episode's first, and none starts.
-        noise: ``(key, shape) -> noise`` for ``act``; ``None`` in its place asks for the greedy action.
-        loop: ``init``, ``step``, ``act``, ``noise`` and ``initial_carry(num_envs)`` as the loop made them, without
-            the default hparams; equal settings share one such object, and so one compiled program.
-        config: what fixes shapes, loop lengths and code paths.
+        loop: what makes an algorithm of a rule; equal settings share one, and so one compiled program.
         hparams: the default traced settings.
-        env: the environment.
-        network: the flax module.
-        settings: what rebuilds this algorithm with ``make`` (plain values, or objects for a custom env or network).
+        settings: what rebuilds this algorithm with ``make`` (plain values, or objects for what is your own).
+        remake: ``make``, by which a pickled algorithm comes back.
     """
 
     name: str
     env_name: str
-    init: Callable[..., State]
-    step: Callable[..., tuple[State, Metrics]]
-    act: Callable[..., Acted]
-    noise: Callable[..., Array]
     loop: Any
-    config: Any
     hparams: Any
-    env: Any
-    network: Any
-    settings: dict[str, Any]
+    settings: Mapping[str, Any]
+    remake: Callable[..., Algorithm] = field(repr=False)
+
+    @property
+    def config(self) -> Any:
+        """What fixes shapes, loop lengths and code paths."""
+        return self.loop.config
+
+    @property
+    def env(self) -> Any:
+        """The environment, in its wrappers."""
+        return self.loop.env
+
+    @property
+    def network(self) -> Any:
+        """The module."""
+        return self.loop.network
+
+    def init(self, key: Array, hparams: Any = None) -> State:
+        """A State before the first update."""
+        return self.loop.init(key, self.hparams if hparams is None else hparams)
+
+    def step(self, state: State, hparams: Any = None, measure: Array | None = None) -> tuple[State, Metrics]:
+        """One update. ``measure`` (a bool scalar, not batched) says whether to compute the representation metrics; None means
+        every ``config.metrics_every``."""
+        return self.loop.step(state, self.hparams if hparams is None else hparams, measure)
+
+    def act(self, *arguments: Any, **named: Any) -> Acted:
+        """``(params, normalizer, obs [B, ...], noise, hparams, env_steps, carry=None, start=None) -> Acted``. ``carry`` is the
+        hidden state before ``obs``, set to zero where ``start [B]``; None: an episode's first, and none starts."""
+        return self.loop.act(*arguments, **named)
+
+    def noise(self, key: Array, shape: tuple[int, ...]) -> Array:
+        """Randomness for ``act``; ``None`` in its place asks for the greedy action."""
+        return self.loop.rule.noise(key, shape)
 
     @property
     def steps_per_update(self) -> int:
         """Environment steps of one ``step``, over all its environments."""
-        return self.config.steps_per_update
+        return self.loop.steps_per_update
 
     def num_updates(self, total_steps: int) -> int:
         """Updates that reach at least ``total_steps`` environment steps."""
         return -(-int(total_steps) // self.steps_per_update)
+
+    def __repr__(self) -> str:
+        return f"<{self.name} on {self.env_name}, {self.steps_per_update} environment steps per update>"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><td>{k}</td><td>{str(v)[:80]}</td></tr>" for k, v in self.settings.items())
+        return f"<details><summary>{self.name} on {self.env_name}</summary><table>{rows}</table></details>"
+
+    def __reduce__(self) -> Any:
+        return _remade, (self.remake, dict(self.settings))
+
+
+def _remade(remake: Callable[..., Algorithm], settings: dict[str, Any]) -> Algorithm:
+    return remake(**settings)

@@ -1,18 +1,16 @@
 """Static settings: what fixes a shape, a loop length or a code path. Changing one compiles anew.
 
-Traced settings (``Hparams``) stand with their rule. :func:`split_settings` sorts the names a user gives into the two.
+Traced settings (``Hparams``) stand with their rule; :mod:`~purejaxrl_ext.algorithms.settings` sorts the names a user gives.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-
-from purejaxrl_ext.errors import check, is_int, unknown_name
+from purejaxrl_ext.errors import check, is_int
+from purejaxrl_ext.loops.optim import OPTIMIZERS
 from purejaxrl_ext.networks.init import INITIALIZERS
 from purejaxrl_ext.networks.torsos import ACTIVATIONS, Conv
 
@@ -66,6 +64,9 @@ class LoopConfig(NetworkConfig):
         normalize_observations: False, ``"running"`` (statistics of all data so far, from the first update on; True means
             this) or ``"frozen"`` (those of ``normalizer_steps`` random steps before training).
         normalizer_steps: environment steps of random actions for ``"frozen"``.
+        observation_clip: normalised observations stay within ± this; infinite: as they are.
+        optimizer: ``"adam"``, ``"adamw"``, ``"radam"``, ``"rmsprop"`` or ``"sgd"``, or a function of your own at the top of a
+            module, ``(hparams, learning_rate) -> optax.GradientTransformation``.
     """
 
     num_envs: int = 4
@@ -75,9 +76,15 @@ class LoopConfig(NetworkConfig):
     time_limit_terminates: bool = False
     normalize_observations: bool | str = False
     normalizer_steps: int = 4000
+    observation_clip: float = 10.0
+    optimizer: str | Callable[..., Any] = "adam"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not callable(self.optimizer):
+            choice(self, "optimizer", *OPTIMIZERS)
+        is_number = isinstance(self.observation_clip, int | float) and self.observation_clip > 0
+        check(is_number, "observation_clip", self.observation_clip, "a number greater than 0")
         if self.normalize_observations is True:
             object.__setattr__(self, "normalize_observations", "running")
         positive(self, "num_envs", "normalizer_steps")
@@ -85,18 +92,14 @@ class LoopConfig(NetworkConfig):
         flag(self, "layer_norm", "time_limit_terminates")
         choice(self, "normalize_observations", False, "running", "frozen")
 
-    # One optimiser, where a config has no such field.
+    # What a config has no field for.
     separate_optimizers = False
+    stop_at_kl = False
 
     @property
     def steps_per_update(self) -> int:
         """Environment steps of one update, over all environments."""
         raise NotImplementedError
-
-    @property
-    def feature_activation(self) -> str:
-        """What the features came through: it decides which units count as dead."""
-        return self.activation
 
     @property
     def pool_size(self) -> int:
@@ -159,7 +162,8 @@ class ActorCriticConfig(OnPolicyConfig):
         policy: for a Box action space ``"gaussian"`` or ``"tanh_gaussian"``; None: ``"gaussian"``, or ``"categorical"``
             where actions are discrete.
         shared_torso: one torso for policy and value.
-        separate_optimizers: Adam and gradient clipping for actor and critic each, instead of one for both.
+        separate_optimizers: an optimiser and gradient clipping for actor and critic each, instead of one for both. A shared
+            torso's parameters are then in both, and stepped by both.
         memory: ``"gru"``: recurrent units between hidden layers and heads, of policy and value each, for what isn't Markov;
             ``num_minibatches`` must then divide ``num_envs``. None: none.
         memory_size: how many units.
@@ -171,23 +175,12 @@ class ActorCriticConfig(OnPolicyConfig):
     memory: str | None = None
     memory_size: int = 64
 
-    @property
-    def feature_activation(self) -> str:
-        # A hidden state is made of tanh, whatever the layers before it have.
-        return "tanh" if self.memory else self.activation
-
     def __post_init__(self) -> None:
         super().__post_init__()
         flag(self, "shared_torso", "separate_optimizers")
         positive(self, "memory_size")
         choice(self, "memory", None, "gru")
         choice(self, "policy", None, "categorical", "gaussian", "tanh_gaussian")
-        check(
-            not (self.shared_torso and self.separate_optimizers),
-            "separate_optimizers",
-            True,
-            "False with shared_torso=True, whose parameters belong to both networks",
-        )
 
 
 @dataclass(frozen=True)
@@ -222,13 +215,20 @@ class PPOConfig(ActorCriticConfig):
 
     Attributes:
         normalize_advantage: zero mean, unit standard deviation per minibatch.
+        stop_at_kl: end an update's epochs at the first minibatch whose ``approx_kl`` exceeds ``target_kl``; that and the
+            following ones change nothing.
     """
 
     normalize_advantage: bool = True
+    stop_at_kl: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        flag(self, "normalize_advantage")
+        flag(self, "normalize_advantage", "stop_at_kl")
+        if self.num_steps is not None:
+            samples = self.steps_per_update // self.num_minibatches // self.data_parallel
+            allowed = "fewer: the normalised advantage of a single sample is 0, and nothing would be learned"
+            check(samples > 1 or not self.normalize_advantage, "num_minibatches", self.num_minibatches, allowed)
 
 
 @dataclass(frozen=True)
@@ -275,11 +275,13 @@ class DQNConfig(LoopConfig):
     """The replay loop, and DQN's variants.
 
     Attributes:
-        env_steps_per_update: environment steps (over all environments) before each gradient update; a multiple of ``num_envs``.
+        env_steps_per_update: environment steps (over all environments) before each gradient update; a multiple of
+            ``num_envs``. None: the least that is at least 10.
         updates_per_step: gradient updates of one ``step``, that is of one row of metrics.
         replay_capacity: transitions that the replay holds.
         batch_size: transitions of a gradient update.
-        prefill_steps: steps of random actions put into the replay before training.
+        prefill_steps: steps of random actions put into the replay before training; they count neither as environment steps
+            nor in schedules. A multiple of ``num_envs``. None: the least that is at least 1,000, or fits.
         n_step: steps of reward in a target before the bootstrap.
         double: choose the next action by the online network, value it by the target network.
         dueling: Q = V + A − mean A.
@@ -288,11 +290,11 @@ class DQNConfig(LoopConfig):
 
     num_envs: int = 10
     activation: str = "relu"
-    env_steps_per_update: int = 10
+    env_steps_per_update: int | None = None
     updates_per_step: int = 100
     replay_capacity: int = 10_000
     batch_size: int = 128
-    prefill_steps: int = 1_000
+    prefill_steps: int | None = None
     n_step: int = 1
     double: bool = False
     dueling: bool = False
@@ -300,11 +302,19 @@ class DQNConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        positive(self, "replay_capacity", "n_step")
+        if self.env_steps_per_update is None:
+            object.__setattr__(self, "env_steps_per_update", -(-10 // self.num_envs) * self.num_envs)
+        if self.prefill_steps is None:
+            most = self.replay_capacity // self.num_envs * self.num_envs
+            wanted = max(1000, self.n_step * self.num_envs)
+            object.__setattr__(self, "prefill_steps", min(-(-wanted // self.num_envs) * self.num_envs, most))
         positive(
             self, "env_steps_per_update", "updates_per_step", "replay_capacity", "batch_size", "prefill_steps", "n_step"
         )
         flag(self, "double", "dueling", "prioritized")
         envs, capacity = self.num_envs, self.replay_capacity
+        assert self.env_steps_per_update is not None and self.prefill_steps is not None
         for field in ("env_steps_per_update", "prefill_steps"):
             value = getattr(self, field)
             check(value % envs == 0, field, value, f"a multiple of num_envs={envs}")
@@ -323,58 +333,8 @@ class DQNConfig(LoopConfig):
 
     @property
     def steps_per_update(self) -> int:
+        assert self.env_steps_per_update is not None
         return self.env_steps_per_update * self.updates_per_step
-
-
-# Traced settings and where they may lie; names not listed are coefficients, which may not be negative.
-_UNIT = ("gamma", "gae_lambda", "q_lambda", "epsilon_start", "epsilon_end", "tau", "importance_exponent")
-_POSITIVE = ("learning_rate", "clip_eps", "value_clip_eps", "max_grad_norm", "adam_eps", "huber_delta")
-_WHOLE = ("target_period",)
-_BELOW_ONE = ("adam_b1", "adam_b2")
-
-
-def check_hparam(name: str, value: Any) -> None:
-    """Raise ``ValueError`` where a traced setting's value makes no sense."""
-    if isinstance(value, jax.core.Tracer):
-        return  # its value is not known while it is traced
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name}={value!r} is not allowed: it must be a number") from None
-    check(not math.isnan(number), name, value, "a number")
-    if name in _UNIT:
-        check(0.0 <= number <= 1.0, name, value, "in [0, 1]")
-    elif name in _BELOW_ONE:
-        check(0.0 <= number < 1.0, name, value, "in [0, 1)")
-    elif name in _WHOLE:
-        check(number >= 1.0 and number == int(number), name, value, "a whole number of at least 1")
-    elif name in _POSITIVE:
-        check(number > 0.0, name, value, "greater than 0")
-    else:
-        check(number >= 0.0, name, value, "0 or greater")
-
-
-def split_settings(config_type: type, hparams_type: type, settings: dict[str, Any], more: set[str]) -> tuple[Any, Any]:
-    """Make a config and hparams of mixed settings.
-
-    Args:
-        config_type, hparams_type: dataclasses.
-        settings: by name.
-        more: names that are also known to the caller, for the error's suggestions.
-
-    Raises:
-        ValueError: a name that neither knows, or a value that is not allowed.
-    """
-    config_names = {f.name for f in dataclasses.fields(config_type)}
-    hparam_names = {f.name for f in dataclasses.fields(hparams_type)}
-    for name in settings:
-        if name not in config_names | hparam_names:
-            raise ValueError(unknown_name("setting", name, config_names | hparam_names | more))
-    hparams = {name: value for name, value in settings.items() if name in hparam_names}
-    for name, value in hparams.items():
-        check_hparam(name, value)
-    config = config_type(**{name: value for name, value in settings.items() if name in config_names})
-    return config, hparams_type(**hparams)
 
 
 def _tuple(value: Any) -> Any:

@@ -1,100 +1,55 @@
-"""``make``: an algorithm by name, from mixed settings."""
+"""``make``: an algorithm by name or recipe, from mixed settings."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from purejaxrl_ext import loops, networks
-from purejaxrl_ext.algorithms import config as configs
 from purejaxrl_ext.algorithms.presets import preset_settings
+from purejaxrl_ext.algorithms.recipes import ALGORITHMS, BUILT_IN, Recipe
+from purejaxrl_ext.algorithms.settings import OF_DEFAULT_NETWORKS, check_effect, resolve, split, with_interventions
 from purejaxrl_ext.envs.base import Environment
 from purejaxrl_ext.envs.make import make_env
 from purejaxrl_ext.errors import check, unknown_name
+from purejaxrl_ext.interventions import INTERVENTIONS, Intervention
+from purejaxrl_ext.loops.base import Loop
 from purejaxrl_ext.loops.memory import adapt
+from purejaxrl_ext.loops.optim import OPTIMIZERS
 from purejaxrl_ext.networks import policies
-from purejaxrl_ext.rules import dqn, pfo, ppo, q_learning, reinforce
-from purejaxrl_ext.types import Algorithm, Discrete, Output, Rule, abstract_key
-
-
-class Recipe(NamedTuple):
-    """What an algorithm's name stands for: a rule in a loop, its settings and its default network."""
-
-    rule: Callable[[Any, Any], Rule]
-    loop: Callable[..., loops.Functions]
-    config: type
-    hparams: type
-    network: Callable[[Any, Environment], Any]
-
-
-def actor_critic(config: Any, env: Environment) -> networks.ActorCritic:
-    """The default policy and value network of an on-policy algorithm."""
-    settings: dict[str, Any] = {
-        "num_actions": env.action_space.n,
-        "policy": config.policy,
-        "torso": torso(config),
-        "shared_torso": config.shared_torso,
-        "initializer": config.initializer,
-    }
-    if config.memory is None:
-        return networks.ActorCritic(**settings)
-    return networks.RecurrentActorCritic(**settings, memory_size=config.memory_size)
-
-
-def q_network(config: Any, env: Environment) -> networks.QNetwork:
-    """The default Q-network."""
-    check(isinstance(env.action_space, Discrete), "env", env.name, "one of discrete actions for Q-learning")
-    return networks.QNetwork(
-        num_actions=env.action_space.n,
-        torso=torso(config),
-        dueling=getattr(config, "dueling", False),
-        initializer=config.initializer,
-    )
-
-
-def torso(config: Any) -> networks.Torso:
-    """Hidden layers as the config says."""
-    names = [f.name for f in dataclasses.fields(configs.NetworkConfig)]
-    values = {name: getattr(config, name) for name in names}
-    return networks.Torso(**values)
-
-
-ALGORITHMS: dict[str, Recipe] = {
-    "reinforce": Recipe(
-        reinforce.rule, loops.on_policy, configs.REINFORCEConfig, reinforce.REINFORCEHparams, actor_critic
-    ),
-    "ppo": Recipe(ppo.rule, loops.on_policy, configs.PPOConfig, ppo.PPOHparams, actor_critic),
-    "pfo": Recipe(pfo.rule, loops.on_policy, configs.PFOConfig, pfo.PFOHparams, actor_critic),
-    "q_learning": Recipe(q_learning.rule, loops.on_policy, configs.QLearningConfig, q_learning.QHparams, q_network),
-    "sarsa": Recipe(q_learning.sarsa_rule, loops.on_policy, configs.QLearningConfig, q_learning.QHparams, q_network),
-    "expected_sarsa": Recipe(
-        q_learning.expected_sarsa_rule, loops.on_policy, configs.QLearningConfig, q_learning.QHparams, q_network
-    ),
-    "pqn": Recipe(q_learning.pqn_rule, loops.on_policy, configs.PQNConfig, q_learning.PQNHparams, q_network),
-    "dqn": Recipe(q_learning.dqn_rule, loops.off_policy, configs.DQNConfig, dqn.DQNHparams, q_network),
-}
+from purejaxrl_ext.types import Algorithm, Discrete, Output, abstract_key
 
 _ENV_SETTINGS = tuple(inspect.signature(make_env).parameters)[1:]
+# What other libraries call it.
+_SYNONYMS = {"lr": "learning_rate", "discount": "gamma", "ent_coef": "entropy_coef", "vf_coef": "value_coef"}
 
 
 def make(
-    algorithm: str, env: str | Environment, *, network: Any = None, preset: str | None = None, **settings: Any
+    algorithm: str | Recipe,
+    env: str | Environment,
+    *,
+    network: Any = None,
+    preset: str | None = None,
+    interventions: Sequence[str | Intervention] = (),
+    metrics: Sequence[Callable[..., Any]] = (),
+    **settings: Any,
 ) -> Algorithm:
     """An algorithm on an environment, ready to ``init`` and ``step``.
 
     Args:
-        algorithm: ``"reinforce"``, ``"ppo"``, ``"pfo"``, ``"q_learning"``, ``"sarsa"``, ``"expected_sarsa"``, ``"pqn"`` or
-            ``"dqn"``.
+        algorithm: a name in ``prx.ALGORITHMS``, such as ``"ppo"``, ``"pfo"`` or ``"dqn"``, or a :class:`Recipe`.
         env: as in :func:`~purejaxrl_ext.envs.make.make_env`: a gymnax name, ``"brax:"`` or ``"mdp:"`` and a name, or an object.
-        network: a flax module from observations ``[B, ...]`` to an Output, or one with a memory, as
+        network: a module from observations ``[B, ...]`` to an Output, or one with a memory, as
             :class:`~purejaxrl_ext.loops.memory.Recurrent` has it; None: the default, as the config says.
         preset: named settings, which ``settings`` override; see :func:`~purejaxrl_ext.algorithms.presets.presets`.
+        interventions: what else changes how the network learns, in order: names in ``prx.INTERVENTIONS``, or an
+            :class:`~purejaxrl_ext.interventions.base.Intervention`. Their settings are settings like all others.
+        metrics: more measures of an update; see :class:`~purejaxrl_ext.loops.base.Loop`.
         **settings: fields of the algorithm's Config and Hparams and options of ``make_env``, mixed.
 
     Raises:
@@ -108,123 +63,112 @@ def make(
         state = algorithm.init(jax.random.key(0))
         state, metrics = algorithm.step(state)
     """
-    if algorithm not in ALGORITHMS:
-        raise ValueError(unknown_name("algorithm", algorithm, ALGORITHMS))
-    recipe = ALGORITHMS[algorithm]
+    recipe = find_recipe(algorithm)
+    changes = find_interventions(interventions)
+    if network is not None:
+        for name in sorted(OF_DEFAULT_NETWORKS & set(settings)):
+            check(False, name, settings[name], "left alone where network= is given: only the default networks read it")
     if preset is not None:
-        env_name = env if isinstance(env, str) else env.name
-        settings = preset_settings(preset, algorithm, env_name, recipe, _ENV_SETTINGS) | settings
+        named = preset_settings(preset, recipe, env if isinstance(env, str) else env.name, _ENV_SETTINGS)
+        unread = OF_DEFAULT_NETWORKS if network is not None else set()
+        settings = {k: v for k, v in named.items() if k not in unread} | settings
     env_settings = {k: settings.pop(k) for k in _ENV_SETTINGS if k in settings}
-    config, hparams = configs.split_settings(recipe.config, recipe.hparams, settings, set(_ENV_SETTINGS))
-    _check_effect(config, hparams)
+    hparams_type = with_interventions(recipe.hparams, changes)
+    config, hparams = split(recipe.config, hparams_type, settings, set(_ENV_SETTINGS), _whose)
+    check_effect(config, hparams)
     made_env: Any = make_env(env, **env_settings)
-    config = _resolve(config, made_env)
+    config = resolve(config, made_env)
     module = recipe.network(config, made_env) if network is None else network
-    loop = _build(algorithm, made_env, module, config)
-    check_network(module, made_env, needs_policy=hasattr(config, "policy"))
-    rebuild = {"algorithm": algorithm, "env": env, "network": network, **env_settings}
-    rebuild |= dataclasses.asdict(config) | dataclasses.asdict(hparams)
-    return Algorithm(
-        name=algorithm,
-        env_name=made_env.name,
-        init=_with_default(loop.init, hparams),
-        step=_with_default(loop.step, hparams),
-        act=loop.act,
-        noise=loop.noise,
-        loop=loop,
-        config=config,
-        hparams=hparams,
-        env=made_env,
-        network=module,
-        settings=rebuild,
-    )
+    loop = build(recipe, made_env, module, config, changes, tuple(metrics))
+    check_network(loop, needs_policy=hasattr(config, "policy"))
+    rebuild = {"algorithm": _stored(algorithm, recipe), "env": env, "network": network, **env_settings}
+    rebuild |= {"interventions": tuple(interventions)} if interventions else {}
+    rebuild |= {"metrics": tuple(metrics)} if metrics else {}
+    fields = dataclasses.asdict(config)
+    rebuild |= {k: v for k, v in fields.items() if network is None or k not in OF_DEFAULT_NETWORKS}
+    rebuild |= dataclasses.asdict(hparams)
+    return Algorithm(recipe.name, made_env.name, loop, hparams, rebuild, make)
+
+
+def find_recipe(algorithm: str | Recipe) -> Recipe:
+    """The recipe that a name stands for now."""
+    if isinstance(algorithm, Recipe):
+        return algorithm
+    if not isinstance(algorithm, str):
+        raise TypeError(f"algorithm must be a name or a prx.Recipe, got {type(algorithm).__name__}")
+    if algorithm not in ALGORITHMS:
+        more = "One that is registered elsewhere is known once the module that registers it has been imported."
+        raise ValueError(unknown_name("algorithm", algorithm, ALGORITHMS, more))
+    return ALGORITHMS[algorithm]
+
+
+def find_interventions(names: Sequence[str | Intervention]) -> tuple[Intervention, ...]:
+    """Interventions, by name or as they are."""
+    check(not isinstance(names, str), "interventions", names, f"a sequence of them, as ({names!r},)")
+    found = []
+    for name in names:
+        if isinstance(name, Intervention):
+            found.append(name)
+        elif isinstance(name, str) and name in INTERVENTIONS:
+            found.append(INTERVENTIONS[name])
+        else:
+            raise ValueError(unknown_name("intervention", str(name), INTERVENTIONS))
+    taken = [i.name for i in found]
+    check(len(set(taken)) == len(taken), "interventions", taken, "of different names")
+    return tuple(found)
+
+
+def _stored(algorithm: str | Recipe, recipe: Recipe) -> str | Recipe:
+    """How settings name the recipe: a name stands for the package's own alone, since only that is sure to come back."""
+    return recipe.name if BUILT_IN.get(recipe.name) == recipe else recipe
+
+
+def _whose(name: str) -> str:
+    """What to say of a setting that an algorithm does not have."""
+    if name in _SYNONYMS:
+        return f"{name!r} is called {_SYNONYMS[name]!r} here."
+    of = [
+        r.name
+        for r in ALGORITHMS.values()
+        if name in {f.name for kind in (r.config, r.hparams) for f in dataclasses.fields(kind)}
+    ]
+    of_interventions = [i.name for i in INTERVENTIONS.values() if name in i.hparams]
+    if of_interventions:
+        return f"It is a setting of the intervention {of_interventions[0]!r}: interventions=({of_interventions[0]!r},)."
+    return f"It is a setting of {', '.join(of)}." if of else ""
 
 
 @functools.lru_cache(maxsize=1024)
-def _build(name: str, env: Any, module: Any, config: Any) -> loops.Functions:
-    # Equal settings give the same functions, and those the same compiled programs.
-    recipe = ALGORITHMS[name]
-    return recipe.loop(recipe.rule(config, env.action_space), env, module, config)
+def build(
+    recipe: Recipe,
+    env: Any,
+    module: Any,
+    config: Any,
+    interventions: tuple[Intervention, ...],
+    metrics: tuple[Callable[..., Any], ...],
+) -> Loop:
+    """The loop of equal settings: one object, and so one compiled program."""
+    rule = recipe.rule(config, env.action_space)
+    optimizer = OPTIMIZERS.get(config.optimizer, config.optimizer)
+    for intervention in interventions:
+        if intervention.loss is not None:
+            rule = rule._replace(loss=intervention.loss(rule.loss))
+        if intervention.network is not None:
+            module = intervention.network(module)
+        if intervention.optimizer is not None:
+            optimizer = intervention.optimizer(optimizer)
+    return recipe.loop(rule, env, module, config, optimizer, interventions, metrics)
 
 
-def _with_default(function: Callable, default: Any) -> Callable:
-    @functools.wraps(function)
-    def call(first: Any, hparams: Any = None, *args: Any) -> Any:
-        return function(first, default if hparams is None else hparams, *args)
-
-    return call
-
-
-# Settings that only some code path reads: (where it is chosen, the choice).
-_READ_ONLY_WITH: dict[str, tuple[str, Any]] = {
-    "normalizer_steps": ("normalize_observations", "frozen"),
-    "discounted_visits": ("reward_to_go", True),
-    "value_coef": ("baseline", True),
-    "memory_size": ("memory", "gru"),
-    "feature_clip": ("feature_mode", "clip"),
-    "priority_exponent": ("prioritized", True),
-    "importance_exponent": ("prioritized", True),
-    "importance_anneal_steps": ("prioritized", True),
-}
-
-
-def _check_effect(config: Any, hparams: Any) -> None:
-    """Raise ``ValueError`` where a setting was changed that nothing will read."""
-    for record in (config, hparams):
-        for field in dataclasses.fields(record):
-            value = getattr(record, field.name)
-            if field.name in _READ_ONLY_WITH and value != field.default:
-                chooser, choice = _READ_ONLY_WITH[field.name]
-                # Not every algorithm has the choice: PPO's value is always learned.
-                check(
-                    getattr(config, chooser, choice) == choice,
-                    field.name,
-                    value,
-                    f"left alone unless {chooser}={choice!r}",
-                )
-
-
-def _resolve(config: Any, env: Environment) -> Any:
-    """Fill in what depends on the environment, so that a stored config says all."""
-    shape = env.observation_shape
-    new: dict[str, Any] = {}
-    is_image = len(shape) == 3
-    if config.conv_layers is None:
-        large = is_image and min(shape[:2]) >= 36
-        new["conv_layers"] = (networks.LARGE_IMAGE if large else networks.SMALL_IMAGE) if is_image else ()
-    elif config.conv_layers:
-        check(is_image, "conv_layers", config.conv_layers, f"None for {env.name}, whose observation has shape {shape}")
-    if is_image:
-        size = min(shape[:2])
-        for _, kernel, stride in new.get("conv_layers", config.conv_layers):
-            check(size >= kernel, "conv_layers", config.conv_layers, f"small enough for an image of shape {shape}")
-            size = (size - kernel) // stride + 1
-    if config.hidden_sizes is None:
-        new["hidden_sizes"] = ((512,) if min(shape[:2]) >= 36 else (128,)) if is_image else (64, 64)
-    layers = new.get("conv_layers", config.conv_layers) or new.get("hidden_sizes", config.hidden_sizes)
-    check(bool(layers), "hidden_sizes", config.hidden_sizes, "at least one layer: its features are measured")
-    if getattr(config, "episodic", False):
-        # Fewer steps would cut the return, and more would not be used.
-        limit = env.time_limit
-        check(limit is not None, "env", env.name, "one with a time limit: the returns are those of whole episodes")
-        check(config.num_steps in (None, limit), "num_steps", config.num_steps, f"None, or the time limit {limit}")
-        new["num_steps"] = limit
-    if hasattr(config, "policy"):
-        discrete = isinstance(env.action_space, Discrete)
-        allowed = (None, "categorical") if discrete else (None, "gaussian", "tanh_gaussian")
-        check(config.policy in allowed, "policy", config.policy, f"one of {allowed} for the actions of {env.name}")
-        new["policy"] = config.policy or ("categorical" if discrete else "gaussian")
-    return dataclasses.replace(config, **new)
-
-
-def check_network(module: Any, env: Environment, needs_policy: bool) -> None:
+def check_network(loop: Loop, needs_policy: bool) -> None:
     """Raise ``ValueError`` where a network's output does not fit the environment; compiles nothing.
 
     Args:
-        module: from observations to an Output.
-        env: what it will see and act in.
+        loop: whose network and environment.
         needs_policy: whether the algorithm needs ``policy`` and ``value``, or ``q_values``.
     """
+
+    module, env = loop.network, loop.env
 
     def run(key: jax.Array) -> Any:
         obs = jax.vmap(env.reset)(jax.random.split(key, 2))[1]

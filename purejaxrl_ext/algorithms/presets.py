@@ -175,14 +175,13 @@ def presets() -> list[str]:
     return ["tuned", *PAPERS]
 
 
-def preset_settings(
-    preset: str, algorithm: str, env_name: str, recipe: Any, env_settings: Container[str]
-) -> dict[str, Any]:
+def preset_settings(preset: str, recipe: Any, env_name: str, env_settings: Container[str]) -> dict[str, Any]:
     """The settings that a preset stands for; PFO's own are left out for PPO.
 
     Raises:
         ValueError: an unknown preset, an environment without a tuned one, or an algorithm for which none was made.
     """
+    algorithm = recipe.name
     if preset not in presets():
         raise ValueError(unknown_name("preset", preset, presets()))
     if preset == "tuned":

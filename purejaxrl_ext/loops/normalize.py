@@ -21,12 +21,19 @@ class Statistics(struct.PyTreeNode):
 
 
 class Normalizer(struct.PyTreeNode):
-    """Attributes: ``obs`` statistics per entry of an observation, ``reward`` those of the discounted return,
-    ``discounted_return`` ``[N]`` the running sum Σ γ^k r_{t−k}. Unused parts are ``()``."""
+    """Statistics of a run. Unused parts are ``()``.
+
+    Attributes:
+        obs: per entry of an observation; entries after those that it has statistics of are not normalised.
+        reward: of the discounted return.
+        discounted_return: ``[N]`` the running sum Σ γ^k r_{t−k}.
+        clip: normalised observations stay within ± this.
+    """
 
     obs: Any = ()
     reward: Any = ()
     discounted_return: Any = ()
+    clip: float = struct.field(pytree_node=False, default=10.0)
 
 
 def empty(shape: tuple[int, ...]) -> Statistics:
@@ -44,14 +51,32 @@ def update(stats: Statistics, x: Array) -> Statistics:
     return Statistics(stats.mean + share * delta, variance, count)
 
 
+def take_in(normalizer: Normalizer, obs: Array) -> Normalizer:
+    """The normaliser with observations ``[..., *shape]`` in its statistics."""
+    return normalizer.replace(obs=update(normalizer.obs, _measured(normalizer.obs, obs)))
+
+
 def normalize_obs(normalizer: Normalizer | tuple, obs: Array) -> Array:
-    """(o − mean) / √(variance + 1e-8), within ±10; the observation itself where there are no statistics."""
+    """(o − mean) / √(variance + 1e-8), within ± clip; the observation itself where there are no statistics.
+
+    An entry whose deviation is below 1e-5 of its mean is constant, as far as float32 can tell, and 0.
+    """
     if not isinstance(normalizer, Normalizer) or not isinstance(normalizer.obs, Statistics):
         return obs
     stats = normalizer.obs
     lead = (1,) * (obs.ndim - stats.mean.ndim)
     mean, variance = (x.reshape(lead + x.shape) for x in (stats.mean, stats.variance))
-    return jnp.clip((obs.astype(jnp.float32) - mean) / jnp.sqrt(variance + 1e-8), -10.0, 10.0)
+    part = _measured(stats, obs)
+    scaled = (part.astype(jnp.float32) - mean) / jnp.sqrt(variance + 1e-8)
+    varies = variance > jnp.square(1e-5 * mean)
+    scaled = jnp.where(varies, jnp.clip(scaled, -normalizer.clip, normalizer.clip), 0.0)
+    rest = obs[..., part.shape[-1] :] if obs.ndim else obs
+    return jnp.concatenate([scaled, rest.astype(jnp.float32)], axis=-1) if part.shape != obs.shape else scaled
+
+
+def _measured(stats: Statistics, obs: Array) -> Array:
+    """The entries that there are statistics of: the first ones of a vector."""
+    return obs[..., : stats.mean.shape[-1]] if stats.mean.ndim == 1 else obs
 
 
 def scale_rewards(

@@ -1,358 +1,30 @@
-"""Loops: ways of collecting data, which turn a rule into an algorithm.
+"""The on-policy loop: T steps of N environments with the current network, then epochs of minibatches over them.
 
-    on_policy     T steps of N environments with the current network, then epochs of minibatches over them
-    off_policy    U times: a few steps of N environments into a replay, then one gradient update on a batch drawn from it
-
-A loop's ``step`` is a pure function of a :class:`~purejaxrl_ext.types.State`, which holds no function and no tracer.
+collect   o, a, r, ends for T × N steps by a scan; then the network once on all of it, and at the true successors
+targets   the rule's, once
+learn     E epochs of minibatches: ∇ of the rule's loss and of penalties, the optimiser, what interventions do after it
+finish    measures, interventions' ``after``, one more update done
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from purejaxrl_ext.envs.base import Environment
 from purejaxrl_ext.envs.vector import Transition, max_truncations, reset_pool, vec_reset, vec_step
 from purejaxrl_ext.errors import check
-from purejaxrl_ext.loops import normalize, optim, replay
-from purejaxrl_ext.loops.memory import FeedForward, Recurrent, Samples, adapt, flatten
+from purejaxrl_ext.interventions.base import Context, act_on, penalty_gradient
+from purejaxrl_ext.loops import normalize
+from purejaxrl_ext.loops.base import Loop, f32, greedy_value
+from purejaxrl_ext.loops.measure import episode_metrics, spread
+from purejaxrl_ext.loops.memory import Recurrent, Samples, flatten
 from purejaxrl_ext.loops.shards import Shards
-from purejaxrl_ext.networks import policies
-from purejaxrl_ext.representation import metrics
-from purejaxrl_ext.rules import dqn, returns
-from purejaxrl_ext.types import Acted, Array, Metrics, Output, PyTree, Rollout, Rule, State, VecState
-
-
-def f32(hparams: PyTree) -> PyTree:
-    """Settings as float32 arrays, so that every value of them has one type and so one compiled program."""
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hparams)
-
-
-class Functions(NamedTuple):
-    """What a loop makes of a rule; see :class:`~purejaxrl_ext.types.Algorithm` for what the functions do."""
-
-    init: Callable[..., State]
-    step: Callable[..., tuple[State, Metrics]]
-    act: Callable[..., Acted]
-    noise: Callable[..., Array]
-    initial_carry: Callable[[int], PyTree]
-    steps_per_update: int
-    metrics_every: int
-    data_parallel: int = 1
-
-
-def on_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functions:
-    """Collect T × N transitions with the current network, aim with ``rule.targets``, and learn for E epochs.
-
-    With ``config.episodic`` every environment begins the rollout with a fresh episode, and the metrics count that one alone.
-    Minibatches are of transitions; with a memory, of whole sequences. With ``config.data_parallel`` all but ``init`` is of one
-    device's share of the environments (see :mod:`~purejaxrl_ext.loops.shards`).
-
-    Args:
-        rule: the learning rule.
-        env: the environment.
-        network: a flax module from observations ``[B, ...]`` to an Output, or a recurrent one (:mod:`~purejaxrl_ext.loops.memory`).
-        config: an :class:`~purejaxrl_ext.algorithms.config.OnPolicyConfig`.
-
-    Returns:
-        ``init(key, hparams) -> State`` and ``step(state, hparams, measure) -> (State, metrics)``.
-
-    Raises:
-        ValueError: ``num_minibatches`` does not divide the sequences of a network with a memory; when ``step`` is traced:
-            there are fewer devices than ``data_parallel``.
-    """
-    whole, shards = config, Shards(config.data_parallel)
-    config = shards.part(whole)
-    num_steps, num_envs = config.num_steps, config.num_envs
-    num_final = 0 if config.time_limit_terminates else max_truncations(env, num_steps)
-    agent = adapt(network)
-    act = make_act(rule, env, agent)
-    num_samples = num_envs if isinstance(agent, Recurrent) else config.steps_per_update
-    share = " / data_parallel = " if shards.num_devices > 1 else "="
-    allowed = f"a divisor of num_envs{share}{num_envs}: minibatches are of whole sequences"
-    check(num_samples % config.num_minibatches == 0, "num_minibatches", config.num_minibatches, allowed)
-
-    # Of leaves [T, N, ...], all devices' environments.
-    together = functools.partial(shards.gather, axis=1)
-
-    def init(key: Array, hparams: Any) -> State:
-        return first_state(env, agent, whole, hparams, *jax.random.split(key, 4))
-
-    def collect(state: State, hparams: Any, keys: tuple, env_steps: Array) -> tuple[State, Rollout, Seen]:
-        noise_key, env_key, pool_key = keys
-        pool = reset_pool(env, pool_key, config.pool_size)
-        noise = rule.noise(noise_key, (num_steps, num_envs))
-        step_keys = jax.random.split(env_key, (num_steps, num_envs))
-        if config.episodic:
-            state = state.replace(env=vec_reset(env, jax.random.fold_in(pool_key, 1), num_envs))
-
-        def env_step(carry: tuple, now: tuple) -> tuple[tuple, Seen]:
-            vec_state, memory, num_resets, final = carry
-            step_noise, step_key = now
-            obs, start = vec_state.obs, vec_state.episode_length == 0
-            acted = act(state.params, state.normalizer, obs, step_noise, hparams, env_steps, memory, start)
-            after, transition, num_resets = vec_step(env, step_key, vec_state, acted.env_action, pool, num_resets)
-            beyond: tuple = (transition.final_obs, acted.carry)
-            if num_final < num_steps:
-                final, beyond = _keep_final(final, beyond, transition.truncated), ()
-            transition = transition.replace(final_obs=())
-            seen = Seen(obs, start, acted.action, acted.policy, transition, beyond)
-            return (after, acted.carry, num_resets, final), seen
-
-        final: tuple = ()
-        if num_final < num_steps:
-            like = (state.env.obs, state.carry)
-            stored = jax.tree.map(lambda x: jnp.zeros((num_final, *x.shape), x.dtype), like)
-            final = (stored, jnp.zeros(num_envs, jnp.int32))
-        carry: tuple = (state.env, state.carry, jnp.zeros((), jnp.int32), final)
-        (vec_state, memory, _, final), seen = jax.lax.scan(env_step, carry, (noise, step_keys))
-        if num_final < num_steps:
-            seen = seen._replace(beyond=final[0])
-        rollout, normalizer = finish(state, hparams, seen, (vec_state.obs, memory))
-        rollout = rollout.replace(env_steps=jnp.full_like(rollout.reward, env_steps))
-        return state.replace(env=vec_state, carry=memory, normalizer=normalizer), rollout, seen
-
-    def finish(state: State, hparams: Any, seen: Seen, last: tuple[Array, PyTree]) -> tuple[Rollout, Any]:
-        """Evaluate the network on the whole rollout at once, and at the successors that the rollout does not hold: each with
-        the hidden state that its step left."""
-        params, normalizer, transition = state.params, state.normalizer, seen.transition
-        reward, terminated, truncated = transition.reward, transition.terminated, transition.truncated
-        done = terminated | truncated
-        if config.time_limit_terminates:
-            terminated, truncated = done, jnp.zeros_like(done)
-        obs = normalize.normalize_obs(normalizer, seen.obs)
-        beyond, memory = jax.tree.map(lambda x, more: flatten(jnp.concatenate([x[None], more])), last, seen.beyond)
-        beyond = normalize.normalize_obs(normalizer, beyond)
-        # The policy is the one that acted: computed again beside features that one rule reads and another does not, its
-        # last bits could differ, and PFO(0) would not be PPO.
-        output = agent.sequence(params, state.carry, obs, seen.start).replace(policy=seen.policy)
-        output_beyond = values_of(agent.step(params, memory, beyond, jnp.zeros(len(beyond), bool))[1])
-        output_beyond = jax.tree.map(lambda x: x.reshape(-1, num_envs, *x.shape[1:]), output_beyond)
-        if config.normalize_rewards:
-            normalizer, reward = normalize.scale_rewards(normalizer, reward, done, hparams.gamma, together)
-        if config.normalize_observations == "running":
-            normalizer = normalizer.replace(obs=normalize.update(normalizer.obs, together(seen.obs)))
-        successor = functools.partial(_successor, truncated=truncated, stored_whole=num_final == num_steps)
-        return Rollout(
-            obs=obs,
-            action=seen.action,
-            reward=reward,
-            terminated=terminated,
-            truncated=truncated,
-            output=output,
-            next_output=(following := jax.tree.map(successor, values_of(output), output_beyond)),
-            next_online=following,
-            discount=jnp.full_like(reward, hparams.gamma),
-        ), normalizer
-
-    def learn(
-        params: PyTree, opt_state: PyTree, samples: Samples, key: Array, hparams: Any, learning_rate: Array
-    ) -> tuple[PyTree, PyTree, Metrics]:
-        # Where there is one minibatch the order means nothing.
-        shape = (config.num_epochs, num_samples)
-        order = shuffles(key, *shape) if config.num_minibatches > 1 else jnp.broadcast_to(jnp.arange(shape[1]), shape)
-
-        def minibatch(carry: tuple, index: Array) -> tuple[tuple, Metrics]:
-            params, opt_state = carry
-            part = jax.tree.map(lambda x: x[index], samples)
-
-            def loss(params: PyTree) -> tuple[Array, Metrics]:
-                return rule.loss(*agent.evaluate(params, part), hparams)
-
-            (value, logged), grads = jax.value_and_grad(loss, has_aux=True)(params)
-            params, opt_state, norm = optim.apply(
-                shards.mean(grads), opt_state, params, hparams, learning_rate, config.separate_optimizers
-            )
-            return (params, opt_state), logged | {"loss": value, "grad_norm": norm}
-
-        indices = order.reshape(config.num_epochs * config.num_minibatches, -1)
-        (params, opt_state), logged = jax.lax.scan(minibatch, (params, opt_state), indices)
-        return params, opt_state, shards.mean({name: x.mean() for name, x in logged.items()})
-
-    def step(state: State, hparams: Any, measure: Array | None = None) -> tuple[State, Metrics]:
-        hparams = f32(hparams)
-        key, *own = jax.random.split(state.key, 5)
-        noise_key, env_key, pool_key, learn_key = map(shards.fold, own)
-        env_steps = state.update.astype(jnp.float32) * whole.steps_per_update
-        learning_rate = optim.anneal(hparams.learning_rate, hparams.anneal_steps, env_steps)
-
-        before, first_carry = state.params, state.carry
-        state, rollout, seen = collect(state, hparams, (noise_key, env_key, pool_key), env_steps)
-        samples = agent.samples(rule.targets(rollout, hparams), seen.start, first_carry)
-        params, opt_state, logged = learn(before, state.opt_state, samples, learn_key, hparams, learning_rate)
-
-        counted, transition = None, seen.transition
-        if config.episodic:
-            counted = returns.first_episode(transition.terminated | transition.truncated)
-            transition = jax.tree.map(lambda x: jnp.where(counted, x, jnp.zeros((), x.dtype)), transition)
-        logged |= episode_metrics(together(transition))
-        logged["value"] = together(greedy_value(rollout.output)).mean(where=together(counted))
-        state = state.replace(params=params, opt_state=opt_state, key=key)
-
-        def sample() -> Samples:
-            some = jax.tree.map(lambda x: x[:: spread(config.steps_per_update, config)], samples)
-            return shards.gather(some, axis=0)
-
-        return finish_step(rule, agent, config, state, before, logged, measure, sample, hparams)
-
-    return Functions(
-        init,
-        shards.spread(step),
-        act,
-        rule.noise,
-        agent.initial_carry,
-        whole.steps_per_update,
-        config.metrics_every,
-        shards.num_devices,
-    )
-
-
-def off_policy(rule: Rule, env: Environment, network: Any, config: Any) -> Functions:
-    """U times: step N environments into the replay, then learn from one batch drawn from it.
-
-    A static nested scan: no ``cond`` decides whether to learn, so none copies the replay, and no modulo of steps starves
-    the learning. Randomness is drawn once for all U.
-
-    Args:
-        rule: its ``targets`` see a Rollout with leaves ``[B, ...]``, whose ``next_output`` is the target network's.
-        env: the environment.
-        network: a flax module from observations ``[B, ...]`` to an Output with ``q_values``.
-        config: a :class:`~purejaxrl_ext.algorithms.config.DQNConfig`.
-    """
-    num_envs, capacity, num_updates = config.num_envs, config.replay_capacity, config.updates_per_step
-    per_update, num_steps = config.env_steps_per_update, config.env_steps_per_update // config.num_envs
-    agent = adapt(network)
-    check(isinstance(agent, FeedForward), "network", type(network).__name__, "one without a memory for a replay")
-    act = make_act(rule, env, agent)
-    margin = (config.n_step - 1) * num_envs
-    aligned = capacity % per_update == 0 and config.prefill_steps % per_update == 0
-
-    def init(key: Array, hparams: Any) -> State:
-        params_key, env_key, prefill_key, normalizer_key, key = jax.random.split(key, 5)
-        state = first_state(env, agent, config, hparams, params_key, env_key, normalizer_key, key)
-        vec_state, obs, action, transition = random_steps(
-            env, state.env, prefill_key, config.prefill_steps // num_envs, config.prefill_steps // 16
-        )
-        held = replay.create(jax.tree.map(flatten, stored(obs, action, transition)), capacity)
-        if config.prioritized:
-            held = held.replace(priorities=replay.first_priorities(capacity, config.prefill_steps - margin))
-        return state.replace(target_params=state.params, env=vec_state, replay=held)
-
-    def collect(
-        state: State, hparams: Any, noise: Array, keys: Array, pool: Any, num_resets: Array, env_steps: Array
-    ) -> tuple[State, Array, replay.Replay, Transition]:
-        def env_step(carry: tuple, now: tuple) -> tuple[tuple, tuple]:
-            vec_state, num_resets = carry
-            action = act(state.params, state.normalizer, vec_state.obs, now[0], hparams, env_steps).env_action
-            after, transition, num_resets = vec_step(env, now[1], vec_state, action, pool, num_resets)
-            return (after, num_resets), (vec_state.obs, action, transition)
-
-        (vec_state, num_resets), (obs, action, transition) = jax.lax.scan(
-            env_step, (state.env, num_resets), (noise, keys)
-        )
-        return state.replace(env=vec_state), num_resets, stored(obs, action, transition), transition
-
-    def draw(state: State, hparams: Any, bits: Array, slot: Array, held: Array) -> tuple[Rollout, Array, Array]:
-        """A batch as a Rollout, with the slots and the probabilities (relative to uniform: N P(i)) of its transitions."""
-        ring = state.replay
-        if config.prioritized:
-            slots, probability = replay.proportional(ring.priorities, uniform_floats(bits))
-            relative = probability * held
-        else:
-            slots = replay.uniform(bits, slot, held, capacity, margin)
-            relative = jnp.ones(len(slots))
-        reward, discount, last = replay.window(ring, slots, num_envs, config.n_step, hparams.gamma)
-        next_obs = normalize.normalize_obs(state.normalizer, ring.next_obs[last])
-        rollout = Rollout(
-            obs=normalize.normalize_obs(state.normalizer, ring.obs[slots]),
-            action=ring.action[slots],
-            reward=reward,
-            terminated=ring.terminated[last] | (config.time_limit_terminates & ring.truncated[last]),
-            truncated=ring.truncated[last],
-            output=Output(),
-            next_output=values_of(network.apply(state.target_params, next_obs)),
-            next_online=values_of(network.apply(state.params, next_obs)),
-            discount=discount,
-        )
-        return rollout, slots, relative
-
-    def learn(
-        state: State, rollout: Rollout, weight: Array, hparams: Any, learning_rate: Array
-    ) -> tuple[State, Metrics]:
-        batch = rule.targets(rollout, hparams)
-        batch = batch.replace(weight=batch.weight * weight)
-
-        def loss(params: PyTree) -> tuple[Array, Any]:
-            output = network.apply(params, batch.obs)
-            value, logged = rule.loss(output, batch, hparams)
-            return value, logged | {"value": greedy_value(output).mean()}
-
-        (value, logged), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        params, opt_state, norm = optim.apply(grads, state.opt_state, state.params, hparams, learning_rate, False)
-        return state.replace(params=params, opt_state=opt_state), logged | {"loss": value, "grad_norm": norm}
-
-    def step(state: State, hparams: Any, measure: Array | None = None) -> tuple[State, Metrics]:
-        hparams = f32(hparams)
-        key, noise_key, env_key, pool_key, draw_key, sample_key = jax.random.split(state.key, 6)
-        pool = reset_pool(env, pool_key, config.pool_size)
-        noise = rule.noise(noise_key, (num_updates, num_steps, num_envs))
-        step_keys = jax.random.split(env_key, (num_updates, num_steps, num_envs))
-        bits = jax.random.bits(draw_key, (num_updates, config.batch_size))
-        first_slot, first_held = replay.position(config.prefill_steps, num_updates * per_update, state.update, capacity)
-        before_steps = state.update.astype(jnp.float32) * config.steps_per_update
-        learning_rate = optim.anneal(hparams.learning_rate, hparams.anneal_steps, before_steps)
-
-        def update(carry: tuple, now: tuple) -> tuple[tuple, tuple]:
-            state, num_resets = carry
-            i, noise, keys, bits = now
-            env_steps = before_steps + i.astype(jnp.float32) * per_update
-            state, num_resets, new, transition = collect(state, hparams, noise, keys, pool, num_resets, env_steps)
-            slot = (first_slot + i * per_update) % capacity
-            ring = replay.add(state.replay, jax.tree.map(flatten, new), slot, aligned)
-            if config.prioritized:
-                ring = ring.replace(
-                    priorities=replay.open_and_close(
-                        ring.priorities, slot, per_update, num_envs, config.n_step, capacity
-                    )
-                )
-            state = state.replace(replay=ring)
-
-            slot, held = (slot + per_update) % capacity, jnp.minimum(first_held + (i + 1) * per_update, capacity)
-            rollout, slots, relative = draw(state, hparams, bits, slot, held)
-            weight = replay.importance_weights(relative, dqn.importance_exponent(hparams, env_steps))
-            state, logged = learn(state, rollout, weight, hparams, learning_rate)
-            if config.prioritized:
-                priority = (logged["td_error"] + 1e-6) ** hparams.priority_exponent
-                ring = state.replay.replace(priorities=replay.set_priorities(state.replay.priorities, slots, priority))
-                state = state.replace(replay=ring)
-            done_updates = state.update * num_updates + i + 1
-            target = dqn.update_target(state.target_params, state.params, done_updates, hparams)
-            logged = {name: x.mean() for name, x in logged.items()}
-            seen = new.obs if config.normalize_observations == "running" else ()
-            return (state.replace(target_params=target), num_resets), (logged, transition.replace(final_obs=()), seen)
-
-        before, update_count = state.params, state.update
-        xs = (jnp.arange(num_updates), noise, step_keys, bits)
-        (state, _), (logged, transition, seen) = jax.lax.scan(update, (state, jnp.zeros((), jnp.int32)), xs)
-        if config.normalize_observations == "running":
-            state = state.replace(normalizer=state.normalizer.replace(obs=normalize.update(state.normalizer.obs, seen)))
-        logged = {name: x.mean() for name, x in logged.items()} | episode_metrics(transition)
-        state = state.replace(key=key, update=update_count)
-
-        def sample() -> Samples:
-            # The representation on states from the whole replay: a batch may hold fewer than the features' width.
-            size = config.metrics_samples or capacity
-            slot, held = replay.position(config.prefill_steps, num_updates * per_update, update_count + 1, capacity)
-            slots = replay.uniform(jax.random.bits(sample_key, (size,)), slot, held, capacity, 0)
-            return Samples(Observed(normalize.normalize_obs(state.normalizer, state.replay.obs[slots])))
-
-        return finish_step(rule, agent, config, state, before, logged, measure, sample, hparams)
-
-    return Functions(init, step, act, rule.noise, agent.initial_carry, config.steps_per_update, config.metrics_every)
+from purejaxrl_ext.rules import returns
+from purejaxrl_ext.types import Array, Learner, Metrics, PyTree, Rollout, State
 
 
 class Seen(NamedTuple):
@@ -373,125 +45,244 @@ class Seen(NamedTuple):
     beyond: tuple
 
 
-class Observed(NamedTuple):
-    """A batch of which only the observations matter."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class OnPolicy(Loop):
+    """Collect T × N transitions with the current network, aim with ``rule.targets``, and learn for E epochs.
 
-    obs: Array
+    With ``config.episodic`` every environment begins the rollout with a fresh episode, and the metrics count that one alone.
+    Minibatches are of transitions; with a memory, of whole sequences. With ``config.data_parallel`` what is below ``step`` is of
+    one device's share of the environments (see :mod:`~purejaxrl_ext.loops.shards`).
+
+    Raises:
+        ValueError: ``num_minibatches`` does not divide the sequences of a network with a memory; when ``step`` is traced:
+            there are fewer devices than ``data_parallel``.
+    """
+
+    def __post_init__(self) -> None:
+        share = " / data_parallel = " if self.shards.num_devices > 1 else "="
+        allowed = f"a divisor of num_envs{share}{self.share.num_envs}: minibatches are of whole sequences"
+        count = self.share.num_minibatches
+        check(self.num_samples % count == 0, "num_minibatches", count, allowed)
+
+    @functools.cached_property
+    def shards(self) -> Shards:
+        """The devices that share a run."""
+        return Shards(self.config.data_parallel)
+
+    @functools.cached_property
+    def share(self) -> Any:
+        """The config of one device's share of the environments."""
+        return self.shards.part(self.config)
+
+    @functools.cached_property
+    def num_samples(self) -> int:
+        """What minibatches are drawn from: transitions, or whole sequences."""
+        return self.share.num_envs if isinstance(self.agent, Recurrent) else self.share.steps_per_update
+
+    @functools.cached_property
+    def num_final(self) -> int:
+        """Final observations to keep per environment and rollout; as many as steps: each step's own."""
+        return 0 if self.config.time_limit_terminates else max_truncations(self.env, self.config.num_steps)
+
+    def init(self, key: Array, hparams: Any) -> State:
+        """A State before the first update."""
+        return self.first_state(hparams, *jax.random.split(key, 4))
+
+    @functools.cached_property
+    def step(self) -> Any:
+        """``(state, hparams, measure=None) -> (State, metrics)``: one update."""
+        return self.shards.spread(self.update)
+
+    def update(self, state: State, hparams: Any, measure: Array | None = None) -> tuple[State, Metrics]:
+        """One update of one device's share."""
+        key, *own = jax.random.split(state.key, 5)
+        noise_key, env_key, pool_key, learn_key = map(self.shards.fold, own)
+        env_steps = state.update.astype(jnp.float32) * self.config.steps_per_update
+        context = self.context(state, f32(hparams), env_steps)
+
+        before, first_carry = state.params, state.carry
+        state, rollout, seen = self.collect(state, context.hparams, (noise_key, env_key, pool_key), env_steps)
+        samples = self.agent.samples(self.rule.targets(rollout, context.hparams), seen.start, first_carry)
+        learner, logged = self.learn(state.learner, samples, learn_key, context)
+        logged |= self.told(rollout, seen.transition)
+        state = state.learned(learner).replace(key=key)
+        sample = functools.partial(self.sample, samples)
+        return self.finish(state, before, logged, measure, sample, context)
+
+    def collect(
+        self, state: State, hparams: Any, keys: tuple[Array, Array, Array], env_steps: Array
+    ) -> tuple[State, Rollout, Seen]:
+        """T × N steps with the network as it is.
+
+        Args:
+            state: before.
+            hparams: of this update.
+            keys: of the actions' noise, of the environments, and of the pool of resets.
+            env_steps: float32 scalar, how far training has come.
+
+        Returns:
+            the State with its environments, hidden states and statistics after them; the data; and what was seen.
+        """
+        noise_key, env_key, pool_key = keys
+        shape = (self.share.num_steps, self.share.num_envs)
+        pool = reset_pool(self.env, pool_key, self.share.pool_size)
+        noise, step_keys = self.rule.noise(noise_key, shape), jax.random.split(env_key, shape)
+        if self.config.episodic:
+            state = state.replace(env=vec_reset(self.env, jax.random.fold_in(pool_key, 1), shape[1]))
+        keeps_some = self.num_final < shape[0]
+
+        def env_step(carry: tuple, now: tuple) -> tuple[tuple, Seen]:
+            vec_state, memory, num_resets, final = carry
+            step_noise, step_key = now
+            obs, start = vec_state.obs, vec_state.episode_length == 0
+            acted = self.act(state.params, state.normalizer, obs, step_noise, hparams, env_steps, memory, start)
+            after, transition, num_resets = vec_step(self.env, step_key, vec_state, acted.env_action, pool, num_resets)
+            beyond: tuple = (transition.final_obs, acted.carry)
+            if keeps_some:
+                final, beyond = keep_final(final, beyond, transition.truncated), ()
+            seen = Seen(obs, start, acted.action, acted.policy, transition.replace(final_obs=()), beyond)
+            return (after, acted.carry, num_resets, final), seen
+
+        final = self.no_final(state) if keeps_some else ()
+        carry: tuple = (state.env, state.carry, jnp.zeros((), jnp.int32), final)
+        (vec_state, memory, _, final), seen = jax.lax.scan(env_step, carry, (noise, step_keys))
+        if keeps_some:
+            seen = seen._replace(beyond=final[0])
+        rollout, normalizer = self.look_back(state, hparams, seen, (vec_state.obs, memory))
+        rollout = rollout.replace(env_steps=jnp.full_like(rollout.reward, env_steps))
+        return state.replace(env=vec_state, carry=memory, normalizer=normalizer), rollout, seen
+
+    def no_final(self, state: State) -> tuple[PyTree, Array]:
+        """Room for the final observations and hidden states of a rollout, and how many of it are taken."""
+        like = (state.env.obs, state.carry)
+        empty = jax.tree.map(lambda x: jnp.zeros((self.num_final, *x.shape), x.dtype), like)
+        return empty, jnp.zeros(self.share.num_envs, jnp.int32)
+
+    def look_back(
+        self, state: State, hparams: Any, seen: Seen, last: tuple[Array, PyTree]
+    ) -> tuple[Rollout, normalize.Normalizer]:
+        """Evaluate the network on the whole rollout at once, and at the successors that the rollout does not hold: each with
+        the hidden state that its step left."""
+        normalizer, transition, together = state.normalizer, seen.transition, self.gathered
+        reward, terminated, truncated = transition.reward, transition.terminated, transition.truncated
+        done = terminated | truncated
+        if self.config.time_limit_terminates:
+            terminated, truncated = done, jnp.zeros_like(done)
+        obs = normalize.normalize_obs(normalizer, seen.obs)
+        beyond, memory = jax.tree.map(lambda x, more: flatten(jnp.concatenate([x[None], more])), last, seen.beyond)
+        beyond = normalize.normalize_obs(normalizer, beyond)
+        # The policy is the one that acted: computed again beside features that one rule reads and another does not, its
+        # last bits could differ, and PFO(0) would not be PPO.
+        output = self.agent.sequence(state.params, state.carry, obs, seen.start).replace(policy=seen.policy)
+        _, output_beyond = self.agent.step(state.params, memory, beyond, jnp.zeros(len(beyond), bool))
+        output_beyond = self.rule.successor(output_beyond)
+        output_beyond = jax.tree.map(lambda x: x.reshape(-1, self.share.num_envs, *x.shape[1:]), output_beyond)
+        if self.config.normalize_rewards:
+            normalizer, reward = normalize.scale_rewards(normalizer, reward, done, hparams.gamma, together)
+        if self.config.normalize_observations == "running":
+            normalizer = normalize.take_in(normalizer, together(seen.obs))
+        following = jax.tree.map(
+            functools.partial(successor, truncated=truncated, stored_whole=self.num_final == self.share.num_steps),
+            self.rule.successor(output),
+            output_beyond,
+        )
+        return Rollout(
+            obs=obs,
+            action=seen.action,
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+            output=output,
+            next_output=following,
+            next_online=following,
+            discount=jnp.full_like(reward, hparams.gamma),
+        ), normalizer
+
+    def learn(self, learner: Learner, samples: Samples, key: Array, context: Context) -> tuple[Learner, Metrics]:
+        """E epochs of minibatches over an update's data, each in an order of its own.
+
+        Returns:
+            the learner after them, and the mean of each metric.
+        """
+        learner = act_on(self.interventions, "before", self.net, learner, context)
+        num_updates = self.share.num_epochs * self.share.num_minibatches
+        # Where there is one minibatch the order means nothing.
+        indices = self.orders(key) if self.share.num_minibatches > 1 else self.in_order()
+        others = self.orders(jax.random.fold_in(key, 1)) if self.has_penalty else ()
+
+        def minibatch(carry: tuple[Learner, Array], now: tuple) -> tuple[tuple[Learner, Array], Metrics]:
+            learner, stopped = carry
+            i, index, other = now
+            part, apart = take(samples, index), take(samples, other) if self.has_penalty else ()
+            told = context._replace(key=jax.random.fold_in(context.key, i))
+            after, logged = self.improve_on(learner, part, apart, told)
+            if self.share.stop_at_kl:
+                stopped = stopped | (logged["approx_kl"] > context.hparams.target_kl)
+                after = jax.tree.map(lambda new, old: jnp.where(stopped, old, new), after, learner)
+                logged |= {"minibatches_skipped": stopped.astype(jnp.float32) * num_updates}
+            return (after, stopped), logged
+
+        xs = (jnp.arange(num_updates), indices, others)
+        (learner, _), logged = jax.lax.scan(minibatch, (learner, jnp.zeros((), bool)), xs)
+        return learner, self.shards.mean({name: x.mean() for name, x in logged.items()})
+
+    @functools.cached_property
+    def has_penalty(self) -> bool:
+        """Whether an intervention adds to the loss."""
+        return any(i.penalty is not None for i in self.interventions)
+
+    def orders(self, key: Array) -> Array:
+        """``[E · M, samples of a minibatch]`` indices: each epoch all samples, in a random order."""
+        order = shuffles(key, self.share.num_epochs, self.num_samples)
+        return order.reshape(self.share.num_epochs * self.share.num_minibatches, -1)
+
+    def in_order(self) -> Array:
+        """The same, not shuffled."""
+        return jnp.broadcast_to(jnp.arange(self.num_samples), (self.share.num_epochs, self.num_samples))
+
+    def improve_on(self, learner: Learner, part: Samples, other: Any, context: Context) -> tuple[Learner, Metrics]:
+        """One gradient step on a minibatch; ``other`` are samples drawn apart from it, for penalties."""
+
+        def loss(params: PyTree) -> tuple[Array, Metrics]:
+            return self.net.loss(params, part, context.hparams)
+
+        (value, logged), grads = jax.value_and_grad(loss, has_aux=True)(learner.params)
+        if self.has_penalty:
+            penalties, more = penalty_gradient(self.interventions, self.net, learner, part, other, context.hparams)
+            # Apart, so that the rule's gradient is computed as without penalties.
+            grads, penalties = jax.lax.optimization_barrier((grads, penalties))
+            grads, logged = jax.tree.map(jnp.add, grads, penalties), logged | more
+        learner, norms = self.improve(learner, self.shards.mean(grads), context)
+        return learner, logged | {"loss": value} | norms
+
+    def told(self, rollout: Rollout, transition: Transition) -> Metrics:
+        """What an update's data say: its episodes, and the values that the network gave its states."""
+        counted = None
+        if self.config.episodic:
+            counted = returns.first_episode(transition.terminated | transition.truncated)
+            transition = jax.tree.map(lambda x, c=counted: jnp.where(c, x, jnp.zeros((), x.dtype)), transition)
+        logged = episode_metrics(self.gathered(transition))
+        value, counted = self.gathered((greedy_value(rollout.output), counted))
+        return logged | {"value": value.mean(where=counted), "value_std": value.std(where=counted)}
+
+    def sample(self, samples: Samples) -> Samples:
+        """At most ``metrics_samples`` of an update's data, of all environments and devices."""
+        if isinstance(self.agent, Recurrent):
+            most = -(-self.share.metrics_samples // self.share.num_steps) or self.share.num_envs
+            count = min(most, self.share.num_envs)
+            index = jnp.arange(count) * self.share.num_envs // count
+        else:
+            index = spread(self.num_samples, self.share.num_envs, self.share.metrics_samples)
+        return self.shards.gather(take(samples, index), axis=0)
+
+    def gathered(self, x: PyTree) -> PyTree:
+        """Leaves ``[T, N, ...]`` of all devices' environments."""
+        return self.shards.gather(x, axis=1)
 
 
-def stored(obs: Array, action: Array, transition: Transition) -> replay.Replay:
-    """Transitions as the replay keeps them, leaves ``[T, N, ...]``."""
-    return replay.Replay(
-        obs, action, transition.reward, transition.terminated, transition.truncated, transition.final_obs
-    )
-
-
-def uniform_floats(bits: Array) -> Array:
-    """Random uint32 bits as floats in [0, 1): the upper 24, which float32 holds exactly."""
-    return (bits >> 8).astype(jnp.float32) * 2.0**-24
-
-
-def first_state(
-    env: Environment,
-    agent: FeedForward | Recurrent,
-    config: Any,
-    hparams: Any,
-    params_key: Array,
-    env_key: Array,
-    normalizer_key: Array,
-    key: Array,
-) -> State:
-    """A State before the first update, as far as all loops share it."""
-    vec_state = vec_reset(env, env_key, config.num_envs)
-    params = agent.init(params_key, vec_state.obs)
-    return State(
-        params=params,
-        opt_state=optim.init(f32(hparams), params, config.separate_optimizers),
-        env=vec_state,
-        key=key,
-        update=jnp.zeros((), jnp.int32),
-        carry=agent.initial_carry(config.num_envs),
-        normalizer=_init_normalizer(env, config, normalizer_key),
-    )
-
-
-def make_act(rule: Rule, env: Environment, agent: FeedForward | Recurrent) -> Callable[..., Acted]:
-    """What both loops and evaluation do with an observation; see :class:`~purejaxrl_ext.types.Algorithm`."""
-
-    def act(
-        params: PyTree,
-        normalizer: Any,
-        obs: Array,
-        noise: Any,
-        hparams: Any,
-        env_steps: Array,
-        carry: PyTree = None,
-        start: Array | None = None,
-    ) -> Acted:
-        carry = agent.initial_carry(len(obs)) if carry is None else carry
-        start = jnp.zeros(len(obs), bool) if start is None else start
-        carry, output = agent.step(params, carry, normalize.normalize_obs(normalizer, obs), start)
-        action = rule.act(output, noise, hparams, env_steps)
-        return Acted(policies.to_env(output.policy, action, env.action_space), action, output.policy, carry)
-
-    return act
-
-
-def finish_step(
-    rule: Rule,
-    agent: FeedForward | Recurrent,
-    config: Any,
-    state: State,
-    before: PyTree,
-    logged: Metrics,
-    measure: Array | None,
-    sample: Callable[[], Samples],
-    hparams: Any,
-) -> tuple[State, Metrics]:
-    """Count the update, and measure the representation where that is due."""
-    if config.metrics_every:
-        due = state.update % config.metrics_every == 0 if measure is None else measure
-        logged = logged | measured(rule, agent, config.feature_activation, due, before, state.params, sample, hparams)
-    return state.replace(update=state.update + 1), logged
-
-
-def spread(size: int, config: Any) -> int:
-    """The stride that leaves at most ``metrics_samples`` of ``size`` samples."""
-    return -(-size // config.metrics_samples) if config.metrics_samples else 1
-
-
-def measured(
-    rule: Rule,
-    agent: FeedForward | Recurrent,
-    activation: str,
-    due: Array,
-    before: PyTree,
-    after: PyTree,
-    sample: Callable[[], Samples],
-    hparams: Any,
-) -> Metrics:
-    """The representation at the start and (suffix ``_end``) at the end of an update, on a sample; NaN unless ``due``."""
-
-    def measure() -> Metrics:
-        part = sample()
-        (start, batch), (end, _) = (agent.evaluate(params, part) for params in (before, after))
-        logged = metrics.output_metrics(start, activation)
-        logged |= {f"{k}_end": v for k, v in metrics.output_metrics(end, activation).items()}
-        return logged | rule.diagnose(start, end, batch, hparams)
-
-    skipped = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), jax.eval_shape(measure))
-    return jax.lax.cond(due, measure, lambda: skipped)
-
-
-def episode_metrics(transition: Transition) -> Metrics:
-    """Means over the episodes that ended in ``[T, N]`` transitions: sums over counts, NaN where none ended."""
-    count = jnp.sum(transition.terminated | transition.truncated).astype(jnp.float32)
-    some = jnp.where(count > 0, count, jnp.nan)
-    return {
-        "episode_return": transition.finished_return.sum() / some,
-        "episode_length": transition.finished_length.sum() / some,
-        "num_episodes": count,
-    }
+def take(samples: Samples, index: Array) -> Samples:
+    """Some of the samples."""
+    return jax.tree.map(lambda x: x[index], samples)
 
 
 def shuffles(key: Array, count: int, size: int) -> Array:
@@ -510,17 +301,7 @@ def shuffles(key: Array, count: int, size: int) -> Array:
     return (jax.lax.sort(packed, is_stable=False) & mask).astype(jnp.int32)
 
 
-def values_of(output: Output) -> Output:
-    """The part of an Output from which targets bootstrap."""
-    return Output(value=output.value, q_values=output.q_values)
-
-
-def greedy_value(output: Output) -> Array:
-    """V(s), or max_a Q(s, a)."""
-    return output.q_values.max(axis=-1) if isinstance(output.q_values, jax.Array) else output.value
-
-
-def _keep_final(final: tuple[PyTree, Array], now: PyTree, truncated: Array) -> tuple[PyTree, Array]:
+def keep_final(final: tuple[PyTree, Array], now: PyTree, truncated: Array) -> tuple[PyTree, Array]:
     """Put what belongs to episodes truncated just now into each environment's next slot of ``[K, N, ...]``."""
     stored, count = final
     slots = jnp.arange(jax.tree.leaves(stored)[0].shape[0])[:, None]
@@ -532,7 +313,7 @@ def _keep_final(final: tuple[PyTree, Array], now: PyTree, truncated: Array) -> t
     return jax.tree.map(put, stored, now), count + truncated
 
 
-def _successor(inside: Array, beyond: Array, *, truncated: Array, stored_whole: bool) -> Array:
+def successor(inside: Array, beyond: Array, *, truncated: Array, stored_whole: bool) -> Array:
     """A value ``[T, N, ...]`` at each step's true successor.
 
     Args:
@@ -548,42 +329,3 @@ def _successor(inside: Array, beyond: Array, *, truncated: Array, stored_whole: 
         nth = jnp.clip(jnp.cumsum(truncated, axis=0) - 1, 0, final.shape[0] - 1)
         final = jnp.take_along_axis(final, nth.reshape(nth.shape + (1,) * (final.ndim - 2)), axis=0)
     return jnp.where(truncated.reshape(truncated.shape + (1,) * (final.ndim - 2)), final, following)
-
-
-def _init_normalizer(env: Environment, config: Any, key: Array) -> Any:
-    normalize_rewards = getattr(config, "normalize_rewards", False)
-    if not (config.normalize_observations or normalize_rewards):
-        return ()
-    normalizer = normalize.Normalizer()
-    if normalize_rewards:
-        normalizer = normalizer.replace(reward=normalize.empty(()), discounted_return=jnp.zeros(config.num_envs))
-    if config.normalize_observations:
-        normalizer = normalizer.replace(obs=normalize.empty(env.observation_shape))
-    if config.normalize_observations == "frozen":
-        reset_key, step_key = jax.random.split(key)
-        num_steps = -(-config.normalizer_steps // config.num_envs)
-        fresh = vec_reset(env, reset_key, config.num_envs)
-        _, obs, _, _ = random_steps(env, fresh, step_key, num_steps, config.normalizer_steps // 16)
-        normalizer = normalizer.replace(obs=normalize.update(normalizer.obs, obs))
-    return normalizer
-
-
-def random_steps(
-    env: Environment, vec_state: VecState, key: Array, num_steps: int, pool_size: int
-) -> tuple[VecState, Array, Array, Transition]:
-    """``num_steps`` steps of N environments under uniformly random actions: the environments after them, and
-    observations, actions and transitions ``[T, N, ...]``."""
-    num_envs = vec_state.episode_length.shape[0]
-    pool_key, action_key, env_key = jax.random.split(key, 3)
-    pool = reset_pool(env, pool_key, max(num_envs, pool_size))
-    actions = policies.uniform_actions(action_key, (num_steps, num_envs), env.action_space)
-
-    def step(carry: tuple, now: tuple) -> tuple[tuple, tuple]:
-        vec_state, num_resets = carry
-        action, keys = now
-        after, transition, num_resets = vec_step(env, keys, vec_state, action, pool, num_resets)
-        return (after, num_resets), (vec_state.obs, transition)
-
-    keys = jax.random.split(env_key, (num_steps, num_envs))
-    carry, (obs, transition) = jax.lax.scan(step, (vec_state, jnp.zeros((), jnp.int32)), (actions, keys))
-    return carry[0], obs, actions, transition

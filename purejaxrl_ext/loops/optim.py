@@ -1,60 +1,226 @@
-"""The optimiser: global-norm clipping, then Adam, rebuilt from traced settings inside every step; only its state is kept."""
+"""The optimiser: global-norm clipping, then Adam or another, rebuilt from traced settings inside every step; only its state
+is kept. Nobody else takes an optimiser's state apart.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from purejaxrl_ext.networks.layers import parameter_group
-from purejaxrl_ext.types import Array, PyTree
+from purejaxrl_ext.errors import check
+from purejaxrl_ext.networks.structure import parameter_group
+from purejaxrl_ext.types import Array, Metrics, PyTree
 
-
-def anneal(learning_rate: Array, anneal_steps: Array, env_steps: Array) -> Array:
-    """α · max(0, 1 − env_steps / anneal_steps); α where ``anneal_steps`` is 0."""
-    share = jnp.maximum(0.0, 1.0 - env_steps / jnp.maximum(anneal_steps, 1.0))
-    return learning_rate * jnp.where(anneal_steps > 0, share, 1.0)
+Optimizer = Callable[[Any, Array], optax.GradientTransformation]
 
 
 def adam(hparams: Any, learning_rate: Array) -> optax.GradientTransformation:
-    """Clip by global norm (not by element), then Adam (Kingma & Ba 2015), then −α."""
+    """Adam (Kingma & Ba 2015, algorithm 1)."""
     return optax.chain(
-        optax.clip_by_global_norm(hparams.max_grad_norm),
         optax.scale_by_adam(hparams.adam_b1, hparams.adam_b2, hparams.adam_eps),
         optax.scale_by_learning_rate(learning_rate),
     )
 
 
-def split_networks(params: PyTree) -> dict[str, PyTree]:
-    """The parameters of each network on its own, by :func:`~purejaxrl_ext.networks.layers.parameter_group`."""
-    groups: dict[str, dict[str, PyTree]] = {}
-    for name, value in params["params"].items():
-        groups.setdefault(parameter_group(name), {})[name] = value
-    return groups
+def adamw(hparams: Any, learning_rate: Array) -> optax.GradientTransformation:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2)."""
+    return optax.chain(
+        optax.scale_by_adam(hparams.adam_b1, hparams.adam_b2, hparams.adam_eps),
+        optax.add_decayed_weights(hparams.weight_decay),
+        optax.scale_by_learning_rate(learning_rate),
+    )
 
 
-def init(hparams: Any, params: PyTree, separate: bool) -> PyTree:
-    """Adam's state, one for all or one per network."""
-    transform = adam(hparams, jnp.zeros(()))
+def radam(hparams: Any, learning_rate: Array) -> optax.GradientTransformation:
+    """Rectified Adam (Liu et al. 2020, algorithm 2)."""
+    return optax.chain(
+        optax.scale_by_radam(hparams.adam_b1, hparams.adam_b2, hparams.adam_eps),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def rmsprop(hparams: Any, learning_rate: Array) -> optax.GradientTransformation:
+    """RMSProp (Tieleman & Hinton 2012, lecture 6e); its decay is ``adam_b2``, its ε inside the root ``adam_eps``."""
+    return optax.chain(
+        optax.scale_by_rms(decay=hparams.adam_b2, eps=hparams.adam_eps), optax.scale_by_learning_rate(learning_rate)
+    )
+
+
+def sgd(hparams: Any, learning_rate: Array) -> optax.GradientTransformation:
+    """θ ← θ − α g."""
+    return optax.scale_by_learning_rate(learning_rate)
+
+
+OPTIMIZERS: dict[str, Optimizer] = {
+    "adam": adam,
+    "adamw": adamw,
+    "radam": radam,
+    "rmsprop": rmsprop,
+    "sgd": sgd,
+}
+
+
+def anneal(value: Array, anneal_steps: Array, env_steps: Array) -> Array:
+    """x · max(0, 1 − env_steps / anneal_steps); x where ``anneal_steps`` is 0."""
+    share = jnp.maximum(0.0, 1.0 - env_steps / jnp.maximum(anneal_steps, 1.0))
+    return value * jnp.where(anneal_steps > 0, share, 1.0)
+
+
+def clip(grads: PyTree, max_grad_norm: Array) -> PyTree:
+    """Scale gradients down to a global norm (not element by element), if theirs is larger."""
+    return optax.clip_by_global_norm(max_grad_norm).update(grads, optax.EmptyState())[0]
+
+
+def networks(params: PyTree) -> dict[str, tuple[str, ...]]:
+    """The top-level collections of each network, by :func:`~purejaxrl_ext.networks.structure.parameter_group`.
+
+    What is in neither, as a shared torso, belongs to both actor and critic.
+
+    Returns:
+        names by "actor" and "critic"; {} of a network whose collections are called otherwise.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in params["params"]:
+        groups.setdefault(parameter_group(name), []).append(name)
+    if not {"actor", "critic"} <= set(groups):
+        return {}
+    common = [name for group, names in groups.items() if group not in ("actor", "critic") for name in names]
+    return {group: (*common, *groups[group]) for group in ("actor", "critic")}
+
+
+def pick(tree: PyTree, names: tuple[str, ...]) -> PyTree:
+    """Some top-level collections of parameters, or of a tree like them."""
+    return {name: tree["params"][name] for name in names}
+
+
+def init(optimizer: Optimizer, hparams: Any, params: PyTree, separate: bool) -> PyTree:
+    """The optimiser's state: one for all parameters, or one per network.
+
+    Raises:
+        ValueError: ``separate`` for a network whose top-level collections are not called ``actor_...`` and ``critic_...``.
+    """
+    transform = optimizer(hparams, jnp.zeros(()))
     if not separate:
         return transform.init(params)
-    return {name: transform.init(group) for name, group in split_networks(params).items()}
+    groups = networks(params)
+    known = sorted(params["params"])
+    allowed = f"False for a network without actor_... and critic_... among its parameters {known}"
+    check(bool(groups), "separate_optimizers", True, allowed)
+    return {name: transform.init(pick(params, names)) for name, names in groups.items()}
+
+
+class Step(NamedTuple):
+    """What one step of the optimiser made.
+
+    Attributes:
+        params, opt_state: afterwards.
+        norms: ``grad_norm`` of all gradients before clipping, and ``actor_grad_norm`` and ``critic_grad_norm`` of each network.
+    """
+
+    params: PyTree
+    opt_state: PyTree
+    norms: Metrics
 
 
 def apply(
-    grads: PyTree, opt_state: PyTree, params: PyTree, hparams: Any, learning_rate: Array, separate: bool
-) -> tuple[PyTree, PyTree, Array]:
-    """One step of the optimiser: new parameters, new state, and the gradients' global norm before clipping."""
-    update: Callable = adam(hparams, learning_rate).update
-    norm = optax.tree.norm(grads)
+    optimizer: Optimizer,
+    grads: PyTree,
+    opt_state: PyTree,
+    params: PyTree,
+    hparams: Any,
+    learning_rate: Array,
+    separate: bool,
+) -> Step:
+    """One step of the optimiser.
+
+    With ``separate`` each network has its own clipping and moments. A shared torso is in both, as in Moalla et al.'s code:
+    clipped with the one and then with the other, and stepped twice.
+    """
+    update = optimizer(hparams, learning_rate).update
+    groups = networks(params) if isinstance(params, dict) and "params" in params else {}
+    norms = {"grad_norm": optax.tree.norm(grads)}
+    norms |= {f"{name}_grad_norm": optax.tree.norm(pick(grads, names)) for name, names in groups.items()}
     if not separate:
-        updates, opt_state = update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state, norm
-    groups = split_networks(grads)
-    stepped = {name: update(group, opt_state[name]) for name, group in groups.items()}
-    updates = {"params": {k: v for group, _ in stepped.values() for k, v in group.items()}}
-    new_params = jax.tree.map(jnp.add, params, updates)
-    return new_params, {name: state for name, (_, state) in stepped.items()}, norm
+        updates, opt_state = update(clip(grads, hparams.max_grad_norm), opt_state, params)
+        if groups:
+            updates = _scale_critic(updates, groups, hparams)
+        return Step(optax.apply_updates(params, updates), opt_state, norms)
+    left, after, states = dict(grads["params"]), dict(params["params"]), {}
+    for names in groups.values():
+        # In place, as PyTorch has it: the second clipping sees what the first one left of a shared gradient.
+        left |= clip({k: left[k] for k in names}, hparams.max_grad_norm)
+    for name, names in groups.items():
+        updates, states[name] = update({k: left[k] for k in names}, opt_state[name], pick(params, names))
+        updates = _scaled(updates, hparams) if name == "critic" else updates
+        after |= optax.apply_updates({k: after[k] for k in names}, updates)
+    return Step({**params, "params": after}, states, norms)
+
+
+def _scale_critic(updates: PyTree, groups: dict[str, tuple[str, ...]], hparams: Any) -> PyTree:
+    own = [name for name in groups["critic"] if name not in groups["actor"]]
+    return {**updates, "params": updates["params"] | _scaled({name: updates["params"][name] for name in own}, hparams)}
+
+
+def _scaled(updates: PyTree, hparams: Any) -> PyTree:
+    """Updates at the learning rate of the critic, if it has one of its own."""
+    ratio = jnp.where(hparams.critic_learning_rate > 0, hparams.critic_learning_rate / hparams.learning_rate, 1.0)
+    return jax.tree.map(lambda x: x * ratio, updates)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The moments that belong to parameters
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def map_moments(function: Callable[..., Array], opt_state: PyTree, params: PyTree, *others: PyTree) -> PyTree:
+    """The optimiser's state with ``function(moment, *others)`` in place of every moment of every parameter.
+
+    A moment is a leaf of a part of the state that has the parameters' structure (Adam's m and v, a momentum, ...); the rest,
+    such as a count of steps, stays. With separate optimisers those parts have the structure of one network's parameters.
+
+    Args:
+        function: from a moment, and what the trees ``others`` have in its parameter's place.
+        opt_state: of :func:`init`.
+        params: the parameters, and trees of their structure.
+    """
+    inner = [tree["params"] if isinstance(tree, dict) and "params" in tree else tree for tree in (params, *others)]
+    groups = networks(params) if isinstance(params, dict) and "params" in params else {}
+    likes = {jax.tree.structure(params): (params, *others)}
+    for names in groups.values():
+        parts = tuple({name: tree[name] for name in names} for tree in inner)
+        likes[jax.tree.structure(parts[0])] = parts
+
+    def change(part: PyTree) -> PyTree:
+        like = likes.get(jax.tree.structure(part))
+        return part if like is None else jax.tree.map(function, part, *like[1:])
+
+    return jax.tree.map(change, opt_state, is_leaf=lambda part: jax.tree.structure(part) in likes)
+
+
+def moments(opt_state: PyTree, params: PyTree) -> list[PyTree]:
+    """The moments, each a tree with the structure of the parameters (of one network's, where optimisers are separate)."""
+    found: list[PyTree] = []
+    likes = {jax.tree.structure(params)}
+    if isinstance(params, dict) and "params" in params:
+        likes |= {jax.tree.structure(pick(params, names)) for names in networks(params).values()}
+    parts = jax.tree.leaves(opt_state, is_leaf=lambda part: jax.tree.structure(part) in likes)
+    found = [part for part in parts if jax.tree.structure(part) in likes]
+    return found
+
+
+def reset(opt_state: PyTree) -> PyTree:
+    """The optimiser's state at its start: moments and counts 0."""
+    return jax.tree.map(jnp.zeros_like, opt_state)
+
+
+def reset_counts(opt_state: PyTree, params: PyTree) -> PyTree:
+    """The optimiser's state with its counts of steps at 0 and its moments as they are."""
+    kept = map_moments(lambda moment: moment, opt_state, params)
+    marked = map_moments(lambda moment: jnp.ones((), bool), opt_state, params)
+    return jax.tree.map(
+        lambda x, is_moment: x if jnp.ndim(x) or is_moment.dtype == bool else jnp.zeros_like(x), kept, marked
+    )

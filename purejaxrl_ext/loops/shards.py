@@ -79,7 +79,8 @@ class Shards(NamedTuple):
             mesh = Mesh(np.array(jax.local_devices()[: self.num_devices]), (AXIS,))
             common, own = P(), P(AXIS)
             has_normalizer = isinstance(state.normalizer, Normalizer)
-            normalizer = Normalizer(common, common, discounted_return=own) if has_normalizer else common
+            statistics = {"obs": common, "reward": common, "discounted_return": own}
+            normalizer = state.normalizer.replace(**statistics) if has_normalizer else common
             specs = State.axes(common, common).replace(env=own, carry=own, normalizer=normalizer)
             everywhere = jax.shard_map(
                 step, mesh=mesh, in_specs=(specs, common, common), out_specs=(specs, common), check_vma=False

@@ -11,8 +11,9 @@ import numpy as np
 
 from purejaxrl_ext.networks import policies
 from purejaxrl_ext.networks.init import initializers
+from purejaxrl_ext.networks.structure import Layer, torso_layers
 from purejaxrl_ext.networks.torsos import Torso
-from purejaxrl_ext.types import Array, Output, Representation
+from purejaxrl_ext.types import Array, Output, PyTree, Representation
 
 
 class ActorCritic(nn.Module):
@@ -42,6 +43,15 @@ class ActorCritic(nn.Module):
     def __call__(self, obs: Array) -> Output:
         seen = [self.torso.clone(parent=self, name=f"{part}_torso")(obs) for part in self.parts]
         return self._heads(seen[0], seen[-1])
+
+    def layers(self, params: PyTree) -> tuple[Layer, ...]:
+        """The hidden layers; see :mod:`~purejaxrl_ext.networks.structure`."""
+        heads = {"actor": ["actor_head"], "critic": ["critic_head"], "shared": ["actor_head", "critic_head"]}
+        found: list[Layer] = []
+        for part in self.parts:
+            outgoing = [("params", head, "kernel") for head in heads[part]]
+            found += torso_layers(params, part, f"{part}_torso", outgoing, self.torso.activation)
+        return tuple(found)
 
     def _heads(self, actor: Representation, critic: Representation) -> Output:
         return Output(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import flax.linen as nn
 
 from purejaxrl_ext.networks.init import initializers
+from purejaxrl_ext.networks.structure import Layer, torso_layers
 from purejaxrl_ext.networks.torsos import Torso
-from purejaxrl_ext.types import Array, Output
+from purejaxrl_ext.types import Array, Output, PyTree
 
 
 class QNetwork(nn.Module):
@@ -23,6 +24,13 @@ class QNetwork(nn.Module):
     torso: Torso
     dueling: bool = False
     initializer: str = "orthogonal"
+
+    def layers(self, params: PyTree) -> tuple[Layer, ...]:
+        """The hidden layers; see :mod:`~purejaxrl_ext.networks.structure`."""
+        heads = [
+            ("params", name, "kernel") for name in ("critic_head", "critic_value_head") if name in params["params"]
+        ]
+        return tuple(torso_layers(params, "critic", "critic_torso", heads, self.torso.activation))
 
     @nn.compact
     def __call__(self, obs: Array) -> Output:

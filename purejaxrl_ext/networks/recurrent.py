@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from purejaxrl_ext.networks.actor_critic import ActorCritic
 from purejaxrl_ext.networks.init import initializers
-from purejaxrl_ext.types import Array, Output, Representation
+from purejaxrl_ext.networks.structure import Layer, torso_layers
+from purejaxrl_ext.types import Array, Output, PyTree, Representation
 
 
 class GRU(nn.Module):
@@ -79,6 +80,14 @@ class RecurrentActorCritic(ActorCritic):
 
     memory_size: int = 64
 
+    def layers(self, params: PyTree) -> tuple[Layer, ...]:
+        """The hidden layers below the memory, whose outgoing weights are its input's."""
+        found: list[Layer] = []
+        for part in self.parts:
+            outgoing = [("params", f"{part}_memory", "input_kernel")]
+            found += torso_layers(params, part, f"{part}_torso", outgoing, self.torso.activation)
+        return tuple(found)
+
     def initial_carry(self, num_envs: int) -> dict[str, Array]:
         return {part: jnp.zeros((num_envs, self.memory_size)) for part in self.parts}
 
@@ -92,6 +101,6 @@ class RecurrentActorCritic(ActorCritic):
             features = below.features.reshape(*lead, -1)
             after[part], hidden, preactivations = gru(features, carry[part], start)
             hidden, preactivations = (x.reshape(-1, x.shape[-1]) for x in (hidden, preactivations))
-            seen.append(Representation(hidden, (*below.preactivations, preactivations)))
+            seen.append(Representation(hidden, (*below.preactivations, preactivations), "tanh"))
         output = self._heads(seen[0], seen[-1])
         return after, jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), output)

@@ -95,4 +95,4 @@ class Torso(nn.Module):
         x = x.reshape(x.shape[0], -1).astype(jnp.float32)
         for size in self.hidden_sizes:
             x = activate(nn.Dense(size, **initializers(self.initializer, x.shape[-1], np.sqrt(2.0)))(x))
-        return Representation(features=x, preactivations=tuple(preactivations))
+        return Representation(features=x, preactivations=tuple(preactivations), activation=self.activation)

@@ -70,7 +70,7 @@ def preactivation_norm(preactivation: Array) -> Array:
     return jnp.linalg.norm(preactivation, axis=-1).mean()
 
 
-def representation_metrics(representation: Representation, activation: str) -> Metrics:
+def representation_metrics(representation: Representation) -> Metrics:
     """All of the above for one network's last hidden layer; the ranks are NaN where N < F, as they mean nothing there."""
     features = representation.features
     num_samples, width = features.shape
@@ -85,17 +85,17 @@ def representation_metrics(representation: Representation, activation: str) -> M
             "numerical_rank": numerical_rank(sigma, (num_samples, width)),
         }
     return ranks | {
-        "dead_units": dead_units(features, activation),
+        "dead_units": dead_units(features, representation.activation),
         "preactivation_norm": preactivation_norm(representation.preactivations[-1]),
     }
 
 
-def output_metrics(output: Output, activation: str) -> Metrics:
+def output_metrics(output: Output) -> Metrics:
     """:func:`representation_metrics` of the actor and the critic, prefixed by which, and the policy's variance."""
     metrics: Metrics = {}
     for name, part in (("actor", output.actor), ("critic", output.critic)):
         if isinstance(part, Representation):
-            metrics |= {f"{name}_{k}": v for k, v in representation_metrics(part, activation).items()}
+            metrics |= {f"{name}_{k}": v for k, v in representation_metrics(part).items()}
     if output.policy != ():
         metrics["policy_variance"] = policies.variance(output.policy)
     return metrics

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_ext.rules.q_learning import QHparams
-from purejaxrl_ext.types import Array, PyTree
+from purejaxrl_ext.types import Array, PyTree, hparam
 
 
 class DQNHparams(QHparams):
@@ -29,11 +29,11 @@ class DQNHparams(QHparams):
         importance_anneal_steps: environment steps; 0: β is constant.
     """
 
-    target_period: Any = 200.0
-    tau: Any = 1.0
-    priority_exponent: Any = 0.6
-    importance_exponent: Any = 0.4
-    importance_anneal_steps: Any = 0.0
+    target_period: Any = hparam(200.0, 1.0, whole=True)
+    tau: Any = hparam(1.0, 0.0, 1.0)
+    priority_exponent: Any = hparam(0.6, 0.0)
+    importance_exponent: Any = hparam(0.4, 0.0, 1.0)
+    importance_anneal_steps: Any = hparam(0.0, 0.0)
 
 
 def update_target(target: PyTree, online: PyTree, num_updates: Array, hparams: DQNHparams) -> PyTree:

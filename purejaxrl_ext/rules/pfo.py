@@ -10,12 +10,15 @@ Variants, by Config:
     feature_layers     "last", or "all": every hidden layer's pre-activations, concatenated, one mean
     feature_distance   "squared", or "cosine": 1 − cos(φ_θ(s), φ_old(s))
     feature_networks   "actor", or "both": the critic's drift is added
-    feature_mode       "penalty", or "clip": no penalty; a sample whose drift exceeds ``feature_clip`` has its policy
-                       gradient weighted by 1 − c, so that c = 1 blocks it
+    feature_mode       "penalty", or "clip": no penalty; a sample whose drift exceeds ``feature_clip`` has weight 0 in the
+                       policy's loss (with c = 0: none has). With "both" the critic's drift gates the value's loss likewise
+
+A shared torso's drift is counted once, and gates both losses.
 """
 
 from __future__ import annotations
 
+import functools
 from functools import partial
 from typing import Any
 
@@ -23,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_ext.rules import ppo
-from purejaxrl_ext.types import Array, Metrics, Output, Representation, Rule
+from purejaxrl_ext.types import Array, Metrics, Output, Representation, Rule, hparam
 
 
 class PFOHparams(ppo.PPOHparams):
@@ -34,8 +37,8 @@ class PFOHparams(ppo.PPOHparams):
         feature_clip: the drift of a sample beyond which ``feature_mode="clip"`` acts.
     """
 
-    feature_coef: Any = 1.0
-    feature_clip: Any = 0.1
+    feature_coef: Any = hparam(1.0, 0.0)
+    feature_clip: Any = hparam(0.1, 0.0)
 
 
 def drift(new: Representation, old: Representation, *, layers: str = "last", distance: str = "squared") -> Array:
@@ -43,6 +46,11 @@ def drift(new: Representation, old: Representation, *, layers: str = "last", dis
 
     "squared" is the mean over dimensions of (φ − φ_old)²; "cosine" is 1 − φ·φ_old / (‖φ‖ ‖φ_old‖).
     """
+    for representation in (new, old):
+        if not isinstance(representation, Representation):
+            raise ValueError(
+                "PFO needs a network whose Output holds Representations: its features are what is kept near"
+            )
     first = -1 if layers == "last" else 0
     moved, reference = (jnp.concatenate(r.preactivations[first:], axis=-1) for r in (new, old))
     if distance == "squared":
@@ -63,15 +71,19 @@ def loss(
     mode: str = "penalty",
     **ppo_options: Any,
 ) -> tuple[Array, Metrics]:
-    """PPO's loss with the feature drift in it; metrics are PPO's and ``feature_loss``, the mean drift D."""
-    moved = drift(output.actor, batch.old.actor, layers=layers, distance=distance)
+    """PPO's loss with the feature drift in it; metrics are PPO's and ``feature_loss``, the mean drift D.
+
+    ``networks="shared"`` says that actor and critic have one representation: its drift counts once, and gates both.
+    """
+    drifts = [drift(output.actor, batch.old.actor, layers=layers, distance=distance)]
     if networks == "both":
-        moved = moved + drift(output.critic, batch.old.critic, layers=layers, distance=distance)
-    penalty = moved.mean()
+        drifts.append(drift(output.critic, batch.old.critic, layers=layers, distance=distance))
+    penalty = functools.reduce(jnp.add, [d.mean() for d in drifts])
     if mode == "clip":
-        blocked = jax.lax.stop_gradient(moved > hparams.feature_clip)
-        weight = 1.0 - hparams.feature_coef * blocked.astype(jnp.float32)
-        total, metrics = ppo.loss(output, batch, hparams, weight=weight, **ppo_options)
+        acts = hparams.feature_coef > 0
+        kept = [1.0 - jax.lax.stop_gradient((d > hparams.feature_clip) & acts).astype(jnp.float32) for d in drifts]
+        gates = {"weight": kept[0]} | ({"value_weight": kept[-1]} if networks != "actor" else {})
+        total, metrics = ppo.loss(output, batch, hparams, **gates, **ppo_options)
     else:
         total, metrics = ppo.loss(output, batch, hparams, **ppo_options)
         total = total + hparams.feature_coef * penalty
@@ -80,12 +92,14 @@ def loss(
 
 def rule(config: Any, action_space: Any) -> Rule:
     """PPO's rule with its loss replaced."""
+    # One representation that serves both networks.
+    networks = "shared" if config.shared_torso and config.feature_networks == "both" else config.feature_networks
     return ppo.rule(config, action_space)._replace(
         loss=partial(
             loss,
             layers=config.feature_layers,
             distance=config.feature_distance,
-            networks=config.feature_networks,
+            networks=networks,
             mode=config.feature_mode,
             normalize_advantage=config.normalize_advantage,
         )

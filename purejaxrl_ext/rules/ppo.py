@@ -19,40 +19,34 @@ from flax import struct
 
 from purejaxrl_ext.networks import policies
 from purejaxrl_ext.rules import returns
-from purejaxrl_ext.types import Array, Metrics, Output, Rollout, Rule
+from purejaxrl_ext.types import Array, Metrics, OptimizerHparams, Output, Rollout, Rule, hparam
 
 # exp() of a larger log-ratio overflows, and one such sample would cost the run (bounds of Moalla et al.'s code).
 LOG_RATIO_BOUNDS = (float(np.log(1e-7)), float(np.log(1e9)))
 
 
-class PPOHparams(struct.PyTreeNode):
-    """PPO's traced settings.
+class PPOHparams(OptimizerHparams):
+    """PPO's traced settings, besides the optimiser's.
 
     Attributes:
-        learning_rate: Adam's.
-        anneal_steps: the learning rate falls linearly to 0 over so many environment steps; 0 keeps it constant.
         gamma: discount γ.
         gae_lambda: λ of GAE.
         clip_eps: ε, clip range of the ratio.
         value_clip_eps: ε_V, clip range of the value; infinite: no clipping.
         entropy_coef: c_H.
         value_coef: c_V.
-        max_grad_norm: gradients are scaled down to this global norm; infinite: never.
-        adam_b1, adam_b2, adam_eps: Adam's.
+        target_kl: with ``stop_at_kl``, the ``approx_kl`` of a minibatch beyond which an update ends.
     """
 
-    learning_rate: Any = 2.5e-4
-    anneal_steps: Any = 0.0
-    gamma: Any = 0.99
-    gae_lambda: Any = 0.95
-    clip_eps: Any = 0.2
-    value_clip_eps: Any = float("inf")
-    entropy_coef: Any = 0.01
-    value_coef: Any = 0.5
-    max_grad_norm: Any = 0.5
-    adam_b1: Any = 0.9
-    adam_b2: Any = 0.999
-    adam_eps: Any = 1e-5
+    max_grad_norm: Any = hparam(0.5, 0.0, open_low=True)
+    adam_eps: Any = hparam(1e-5, 0.0, open_low=True)
+    gamma: Any = hparam(0.99, 0.0, 1.0)
+    gae_lambda: Any = hparam(0.95, 0.0, 1.0)
+    clip_eps: Any = hparam(0.2, 0.0, open_low=True)
+    value_clip_eps: Any = hparam(float("inf"), 0.0, open_low=True)
+    entropy_coef: Any = hparam(0.01, 0.0)
+    value_coef: Any = hparam(0.5, 0.0)
+    target_kl: Any = hparam(0.015, 0.0, open_low=True)
 
 
 class PPOBatch(struct.PyTreeNode):
@@ -100,10 +94,12 @@ def surrogate(ratio: Array, advantage: Array, clip_eps: Array | float) -> Array:
     return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip_eps, 1.0 + clip_eps) * advantage)
 
 
-def value_loss(value: Array, old_value: Array, target: Array, value_clip_eps: Array | float) -> Array:
-    """½ mean of the squared error, the larger of the clipped and the unclipped one."""
+def value_loss(
+    value: Array, old_value: Array, target: Array, value_clip_eps: Array | float, weight: Array | float = 1.0
+) -> Array:
+    """½ mean of the weighted squared error, the larger of the clipped and the unclipped one."""
     clipped = old_value + jnp.clip(value - old_value, -value_clip_eps, value_clip_eps)
-    return 0.5 * jnp.maximum(jnp.square(value - target), jnp.square(clipped - target)).mean()
+    return 0.5 * (weight * jnp.maximum(jnp.square(value - target), jnp.square(clipped - target))).mean()
 
 
 def normalize(advantage: Array) -> Array:
@@ -118,6 +114,7 @@ def loss(
     *,
     normalize_advantage: bool = True,
     weight: Array | float = 1.0,
+    value_weight: Array | float = 1.0,
 ) -> tuple[Array, Metrics]:
     """PPO's loss on a minibatch ``[B]``.
 
@@ -126,7 +123,7 @@ def loss(
         batch: the minibatch.
         hparams: ε, ε_V, c_V, c_H.
         normalize_advantage: per minibatch.
-        weight: ``[B]`` weight of each sample in L_π (1 in PPO).
+        weight, value_weight: ``[B]`` weight of each sample in L_π and L_V (1 in PPO).
 
     Returns:
         the scalar L, and metrics: ``policy_loss``, ``value_loss``, ``entropy``, ``approx_kl`` (mean of r − 1 − log r,
@@ -136,7 +133,7 @@ def loss(
     log_ratio = jnp.clip(policies.log_prob(output.policy, batch.action) - batch.log_prob, *LOG_RATIO_BOUNDS)
     ratio = jnp.exp(log_ratio)
     policy_loss = -jnp.mean(weight * surrogate(ratio, advantage, hparams.clip_eps))
-    value = value_loss(output.value, batch.old.value, batch.target, hparams.value_clip_eps)
+    value = value_loss(output.value, batch.old.value, batch.target, hparams.value_clip_eps, value_weight)
     entropy = policies.entropy(output.policy).mean()
     metrics = {
         "policy_loss": policy_loss,

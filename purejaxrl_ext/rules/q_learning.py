@@ -24,43 +24,36 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from purejaxrl_ext.errors import check
 from purejaxrl_ext.rules import returns
-from purejaxrl_ext.types import Array, Metrics, Output, Rollout, Rule
+from purejaxrl_ext.types import Array, Metrics, OptimizerHparams, Output, Rollout, Rule, hparam
 
 
-class QHparams(struct.PyTreeNode):
-    """Traced settings of Q-learning.
+class QHparams(OptimizerHparams):
+    """Traced settings of Q-learning, besides the optimiser's.
 
     Attributes:
-        learning_rate: Adam's.
-        anneal_steps: the learning rate falls linearly to 0 over so many environment steps; 0 keeps it constant.
         gamma: discount γ.
         epsilon_start, epsilon_end: ε at the first step and from ``epsilon_decay_steps`` environment steps on, linear between.
         epsilon_decay_steps: see there; 0: ``epsilon_end`` throughout.
         huber_delta: errors count squared up to here and linearly beyond; infinite: squared. 1 is the clipping of Mnih et
             al. 2015, which suits rewards of that size: where values are near 100, as in CartPole, it fits their median, and
             rare terminations go unseen (measured: greedy return 9 to 32, where the squared loss has 451 to 500).
-        max_grad_norm: gradients are scaled down to this global norm; infinite: never.
-        adam_b1, adam_b2, adam_eps: Adam's.
     """
 
-    learning_rate: Any = 5e-4
-    anneal_steps: Any = 0.0
-    gamma: Any = 0.99
-    epsilon_start: Any = 1.0
-    epsilon_end: Any = 0.05
-    epsilon_decay_steps: Any = 50_000.0
-    huber_delta: Any = float("inf")
-    max_grad_norm: Any = 10.0
-    adam_b1: Any = 0.9
-    adam_b2: Any = 0.999
-    adam_eps: Any = 1e-8
+    learning_rate: Any = hparam(5e-4, 0.0, open_low=True)
+    max_grad_norm: Any = hparam(10.0, 0.0, open_low=True)
+    gamma: Any = hparam(0.99, 0.0, 1.0)
+    epsilon_start: Any = hparam(1.0, 0.0, 1.0)
+    epsilon_end: Any = hparam(0.05, 0.0, 1.0)
+    epsilon_decay_steps: Any = hparam(50_000.0, 0.0)
+    huber_delta: Any = hparam(float("inf"), 0.0, open_low=True)
 
 
 class PQNHparams(QHparams):
     """Q-learning's settings and ``q_lambda``, the λ of the λ-return."""
 
-    q_lambda: Any = 0.65
+    q_lambda: Any = hparam(0.65, 0.0, 1.0)
 
 
 class QBatch(struct.PyTreeNode):
@@ -187,6 +180,7 @@ def pqn_rule(config: Any, action_space: Any) -> Rule:
 
 def sarsa_rule(config: Any, action_space: Any) -> Rule:
     """Q-learning whose bootstrap is the value of what was done next: SARSA."""
+    check(config.num_steps > 1, "num_steps", config.num_steps, "at least 2: the last step's next action is not known")
     return rule(config, action_space)._replace(targets=sarsa_targets)
 
 

@@ -29,31 +29,22 @@ from flax import struct
 from purejaxrl_ext.networks import policies
 from purejaxrl_ext.rules import returns
 from purejaxrl_ext.rules.ppo import act
-from purejaxrl_ext.types import Array, Metrics, Output, Rollout, Rule
+from purejaxrl_ext.types import Array, Metrics, OptimizerHparams, Output, Rollout, Rule, hparam
 
 
-class REINFORCEHparams(struct.PyTreeNode):
-    """REINFORCE's traced settings.
+class REINFORCEHparams(OptimizerHparams):
+    """REINFORCE's traced settings, besides the optimiser's.
 
     Attributes:
-        learning_rate: Adam's.
-        anneal_steps: the learning rate falls linearly to 0 over so many environment steps; 0 keeps it constant.
         gamma: discount γ.
         entropy_coef: c_H.
         value_coef: c_V.
-        max_grad_norm: gradients are scaled down to this global norm; infinite: never.
-        adam_b1, adam_b2, adam_eps: Adam's.
     """
 
-    learning_rate: Any = 1e-3
-    anneal_steps: Any = 0.0
-    gamma: Any = 0.99
-    entropy_coef: Any = 0.0
-    value_coef: Any = 0.5
-    max_grad_norm: Any = float("inf")
-    adam_b1: Any = 0.9
-    adam_b2: Any = 0.999
-    adam_eps: Any = 1e-8
+    learning_rate: Any = hparam(1e-3, 0.0, open_low=True)
+    gamma: Any = hparam(0.99, 0.0, 1.0)
+    entropy_coef: Any = hparam(0.0, 0.0)
+    value_coef: Any = hparam(0.5, 0.0)
 
 
 class REINFORCEBatch(struct.PyTreeNode):

@@ -15,7 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import xarray as xr
 
-from purejaxrl_ext.algorithms.config import check_hparam
+from purejaxrl_ext.algorithms.settings import check_hparam
 from purejaxrl_ext.errors import check, unknown_name
 from purejaxrl_ext.sweeps import checkpoints, results
 from purejaxrl_ext.sweeps.locks import hold
@@ -438,6 +438,7 @@ def _grid(arms: dict[str, Algorithm], grid: Mapping[str, Sequence[float]]) -> di
         sequence = isinstance(values, Sequence | np.ndarray) and not isinstance(values, str)
         check(sequence and len(values) > 0, f"grid[{name!r}]", values, "a sequence of numbers")
         check(len(set(values)) == len(values), f"grid[{name!r}]", values, "different numbers")
-        for value in values:
-            check_hparam(name, value)
+        for algorithm in arms.values():
+            for value in values:
+                check_hparam(name, value, type(algorithm.hparams))
     return {name: [float(v) for v in values] for name, values in grid.items()}
