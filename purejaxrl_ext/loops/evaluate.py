@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -33,12 +34,14 @@ def evaluate(
         num_episodes: how many.
         greedy: the mode of the policy, or its samples.
         hparams: traced settings; None: ``algorithm.hparams``.
-        max_steps: steps after which an episode is counted as it stands; None: the environment's time limit, or 10,000.
+        max_steps: steps after which an episode is counted as it stands, where the environment's time limit does not come first;
+            None: that limit, or 10,000.
     """
     check(num_episodes > 0, "num_episodes", num_episodes, "greater than 0")
-    limit = max_steps or algorithm.env.time_limit or 10_000
+    check(max_steps is None or max_steps > 0, "max_steps", max_steps, "None or greater than 0")
+    limit = min(max_steps or algorithm.env.time_limit or 10_000, algorithm.env.time_limit or math.inf)
     hparams = algorithm.hparams if hparams is None else hparams
-    return _evaluate(algorithm.loop, algorithm.env, num_episodes, greedy, limit, state, key, hparams)
+    return _evaluate(algorithm.loop, algorithm.env, num_episodes, greedy, int(limit), state, key, hparams)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))

@@ -23,8 +23,8 @@ def with_singular_values(sigma, num_samples, seed=0):
 @functools.lru_cache
 def all_of(num_samples, width):
     def compute(features):
-        part = prx.Representation(features, (features,))
-        return metrics.representation_metrics(part, "tanh")
+        part = prx.Representation(features, (features,), "tanh")
+        return metrics.representation_metrics(part)
 
     return jax.jit(compute).lower(jax.ShapeDtypeStruct((num_samples, width), jnp.float32)).compile()
 
@@ -82,7 +82,7 @@ def test_singular_values_are_numpys():
 
 def test_ranks_mean_nothing_with_fewer_samples_than_features():
     features = jnp.ones((4, 8))
-    got = metrics.representation_metrics(prx.Representation(features, (features,)), "relu")
+    got = metrics.representation_metrics(prx.Representation(features, (features,), "relu"))
     assert all(np.isnan(got[name]) for name in metrics.RANKS)
     assert got["dead_units"] == 0
     np.testing.assert_allclose(got["preactivation_norm"], np.sqrt(8.0), rtol=1e-6)
@@ -122,10 +122,10 @@ def test_output_metrics_take_the_last_layer_of_each_network():
     first, last, other = (jnp.asarray(rng.normal(size=(20, 4)) * s, jnp.float32) for s in (1.0, 10.0, 100.0))
     output = prx.Output(
         policy=prx.Categorical(jnp.asarray(rng.normal(size=(20, 3)), jnp.float32)),
-        actor=prx.Representation(jnp.tanh(last), (first, last)),
-        critic=prx.Representation(jnp.tanh(other), (first, other)),
+        actor=prx.Representation(jnp.tanh(last), (first, last), "tanh"),
+        critic=prx.Representation(jnp.tanh(other), (first, other), "tanh"),
     )
-    got = metrics.output_metrics(output, "tanh")
+    got = metrics.output_metrics(output)
     for name, layer in (("actor", last), ("critic", other)):
         expected = np.linalg.norm(layer, axis=-1).mean()
         np.testing.assert_allclose(got[f"{name}_preactivation_norm"], expected, rtol=1e-5)
