@@ -44,7 +44,7 @@ def test_a_recipe_with_another_rule():
     losses = [float(a.step(a.init(KEY))[1]["grad_norm"]) for a in (ours, theirs)]
     assert losses[0] == pytest.approx(2 * losses[1], rel=0.2)
     assert prx.make(mine, "CartPole-v1", **settings).loop is ours.loop
-    with pytest.raises(ValueError, match="part of a recipe 'rules'.*'rule'"):
+    with pytest.raises(ValueError, match=r"part of a recipe 'rules'.*'rule'"):
         mine.but(rules=doubled)
 
 
@@ -99,12 +99,12 @@ def test_settings_of_the_default_network_beside_ones_own(name):
 
 def test_separate_optimisers_need_names_to_separate_by():
     algorithm = prx.make("ppo", "CartPole-v1", network=Plain(), separate_optimizers=True)
-    with pytest.raises(ValueError, match="separate_optimizers=True.*actor_.*Dense_0"):
+    with pytest.raises(ValueError, match=r"separate_optimizers=True.*actor_.*Dense_0"):
         algorithm.init(KEY)
 
 
 def test_a_setting_of_another_algorithm():
-    with pytest.raises(ValueError, match="replay_capacity.*setting of dqn"):
+    with pytest.raises(ValueError, match=r"replay_capacity.*setting of dqn"):
         prx.make("ppo", "CartPole-v1", replay_capacity=100)
     with pytest.raises(ValueError, match="'lr' is called 'learning_rate'"):
         prx.make("ppo", "CartPole-v1", lr=1e-3)
