@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,17 +13,16 @@ import numpy as np
 import orbax.checkpoint as ocp
 import xarray as xr
 
-from purejaxrl_ext.algorithms.config import check_hparam
-from purejaxrl_ext.errors import check, unknown_name
+from purejaxrl_ext.errors import check
 from purejaxrl_ext.sweeps import checkpoints, results
+from purejaxrl_ext.sweeps import plan as plans
+from purejaxrl_ext.sweeps.arguments import Arms, named
 from purejaxrl_ext.sweeps.locks import hold
-from purejaxrl_ext.sweeps.run import Options, Plan, Wave, cut, is_finished, place, run, store_config
+from purejaxrl_ext.sweeps.plan import Plan
+from purejaxrl_ext.sweeps.run import is_finished, run
+from purejaxrl_ext.sweeps.wave import Options
 from purejaxrl_ext.types import Algorithm, State
 
-Arms = Algorithm | Mapping[str, Algorithm]
-
-# Seeds of a block of the store, at least: a run that gets more seeds shall not have a file and a lock for each.
-SEED_BLOCK = 32
 PATIENCE = 20 * 24 * 3600  # seconds that a process waits for the others
 _MEETINGS = itertools.count()
 
@@ -78,7 +75,7 @@ def sweep(
     """
     path = None if out is None else Path(out)
     options = _options(path, progress, checkpoint_seconds, keep_checkpoints, keep_states, log)
-    plan = _plan(arms, total_steps, num_seeds, seeds, grid, eval_every, eval_episodes, wave_size, path is not None)
+    plan = plans.make(arms, total_steps, num_seeds, seeds, grid, eval_every, eval_episodes, wave_size, path is not None)
     if path is None:
         return _in_memory(plan, options)
     _make_directory(path)
@@ -99,7 +96,7 @@ def create(
     wave_size: int | None = None,
 ) -> None:
     """Make a run's directory without running it, for :func:`resume` to work on; arguments as of :func:`sweep`."""
-    plan = _plan(arms, total_steps, num_seeds, seeds, grid, eval_every, eval_episodes, wave_size, True)
+    plan = plans.make(arms, total_steps, num_seeds, seeds, grid, eval_every, eval_episodes, wave_size, True)
     _make_directory(Path(out))
     _allocate(Path(out), plan)
 
@@ -128,11 +125,11 @@ def extend(
         check(name in ("grid", "eval_every", "eval_episodes", "wave_size"), "settings", name, "an argument of sweep")
         value = {k: [float(v) for v in values] for k, values in (value or {}).items()} if name == "grid" else value
         check(value == config.get(name), name, value, f"{config.get(name)!r}, with which the run was made")
-    plan = _grown(path, config, arms, total_steps, num_seeds, seeds)
+    plan = plans.grown(path, config, arms, total_steps, num_seeds, seeds)
     try:
         _allocate(path, plan, config)  # also where nothing grows: the store may not have been finished
     except BlockingIOError:
-        if _has_grown(plan, config):
+        if plans.has_grown(plan, config):
             raise
 
 
@@ -144,7 +141,7 @@ def unfinished(out: str | Path, arms: Arms | None = None) -> list[str]:
     """
     path = Path(out)
     config = results.read_config(path)
-    plan = _stored_plan(path, config, {} if arms is None else _named(arms))
+    plan = plans.stored(path, config, {} if arms is None else named(arms))
     return [name for name, waves in plan.waves.items() if any(not is_finished(plan, path, name, w) for w in waves)]
 
 
@@ -189,11 +186,11 @@ def resume(
     path = Path(out)
     options = _options(path, progress, checkpoint_seconds, keep_checkpoints, False, log)
     config = results.read_config(path)
-    plan = _grown(path, config, arms, total_steps, num_seeds, seeds)
+    plan = plans.grown(path, config, arms, total_steps, num_seeds, seeds)
     if only is not None:
         for name in only:
             check(name in plan.arms, "only", name, f"one of {', '.join(map(repr, plan.arms))}")
-        check(not _has_grown(plan, config), "only", only, "None where the run becomes larger")
+        check(not plans.has_grown(plan, config), "only", only, "None where the run becomes larger")
         options.only = list(only)
     _warn_of_changes(path, config)
     if only is None:
@@ -266,7 +263,7 @@ def _allocate(path: Path, plan: Plan, config: dict[str, Any] | None = None) -> N
         with results.clear_disk_errors(path, f"writing to out={str(path)!r}"), hold(path, "run", "the store"):
             if config is not None and results.read_config(path) != config:
                 raise BlockingIOError(f"another process has just worked on the run {str(path)!r}; call again")
-            store_config(path, plan)
+            plans.store_config(path, plan)
             results.allocate(path, plan.blank(), plan.metrics(), plan.grid, plan.seed_block)
     _meet("the store is there")
 
@@ -279,99 +276,6 @@ def _meet(name: str) -> None:
         # gives up after minutes. A barrier's name serves once.
         name = f"purejaxrl_ext {next(_MEETINGS)}: {name}"
         ocp.multihost.sync_global_processes(name, processes=everyone, timeout=PATIENCE)
-
-
-def _plan(
-    arms: Arms,
-    total_steps: int,
-    num_seeds: int | None,
-    seeds: Sequence[int] | None,
-    grid: Mapping[str, Sequence[float]] | None,
-    eval_every: int,
-    eval_episodes: int,
-    wave_size: int | None,
-    on_disk: bool,
-) -> Plan:
-    named = _named(arms)
-    listed = _seeds(num_seeds, seeds)
-    values = _grid(named, grid or {})
-    check(eval_every >= 0, "eval_every", eval_every, "0 or greater")
-    check(eval_episodes > 0, "eval_episodes", eval_episodes, "greater than 0")
-    check(total_steps > 0, "total_steps", total_steps, "greater than 0")
-    whole = wave_size is None or (isinstance(wave_size, int) and wave_size > 0)
-    check(whole, "wave_size", wave_size, "None or an int of at least 1")
-    share = -(-len(listed) // jax.process_count())
-    block = max(share, SEED_BLOCK) if on_disk else share
-    slots = place(listed, share, block)
-    waves = {name: cut(slots, block, min(wave_size or share, share)) for name in named}
-    plan = Plan(named, values, slots, block, waves, wave_size, int(total_steps), eval_every, eval_episodes)
-    plan.metrics()  # An arm that cannot train fails here, before anything is written.
-    return plan
-
-
-def _stored_plan(path: Path, config: dict[str, Any], given: dict[str, Algorithm]) -> Plan:
-    """The plan that a run's ``config.json`` holds, its arms made again or as given."""
-    return Plan(
-        arms={
-            name: checkpoints.arm_algorithm(path, name, arm["settings"], given.get(name))
-            for name, arm in config["arms"].items()
-        },
-        grid=config["grid"],
-        slots=config["slots"],
-        seed_block=config["seed_block"],
-        waves={name: [Wave(*wave) for wave in waves] for name, waves in config["waves"].items()},
-        wave_size=config.get("wave_size"),
-        total_steps=config["total_steps"],
-        eval_every=config["eval_every"],
-        eval_episodes=config["eval_episodes"],
-    )
-
-
-def _grown(
-    path: Path,
-    config: dict[str, Any],
-    arms: Arms | None,
-    total_steps: int | None,
-    num_seeds: int | None,
-    seeds: Sequence[int] | None,
-) -> Plan:
-    """A run's plan with more steps, arms and seeds."""
-    given = {} if arms is None else _named(arms)
-    plan = _stored_plan(path, config, given)
-    if total_steps is not None:
-        check(total_steps >= plan.total_steps, "total_steps", total_steps, f"at least the run's {plan.total_steps}")
-        plan.total_steps = int(total_steps)
-    _add_arms(plan, given)
-    if num_seeds is not None or seeds is not None:
-        _add_seeds(plan, _seeds(num_seeds, seeds))
-    return plan
-
-
-def _has_grown(plan: Plan, config: dict[str, Any]) -> bool:
-    now = json.loads(json.dumps(plan.config()))
-    return now != {key: config.get(key) for key in now}
-
-
-def _add_arms(plan: Plan, given: dict[str, Algorithm]) -> None:
-    new = {name: algorithm for name, algorithm in given.items() if name not in plan.arms}
-    _grid(new, plan.grid)
-    widest = max(wave.width for waves in plan.waves.values() for wave in waves)
-    plan.arms = plan.arms | new
-    for name in new:
-        plan.waves[name] = cut(plan.slots, plan.seed_block, widest)
-
-
-def _add_seeds(plan: Plan, seeds: list[int]) -> None:
-    missing = sorted(set(plan.seeds) - set(seeds))
-    check(not missing, "seeds", seeds, f"all that the run has and more; {missing[:10]} are missing")
-    new, held = [s for s in seeds if s not in plan.seeds], len(plan.slots)
-    if not new:
-        return
-    share = -(-len(new) // jax.process_count())
-    plan.slots = plan.slots + place(new, share, plan.seed_block)
-    for waves in plan.waves.values():
-        width = max(waves[-1].width, min(share, plan.wave_size or share))
-        waves += cut(plan.slots, plan.seed_block, width, held)
 
 
 def _warn_of_changes(path: Path, config: dict[str, Any]) -> None:
@@ -398,46 +302,3 @@ def _options(
     whole = isinstance(keep_checkpoints, int) and keep_checkpoints > 0
     check(whole, "keep_checkpoints", keep_checkpoints, "an int of at least 1")
     return Options(path, progress, checkpoint_seconds, keep_checkpoints, keep_states, tuple(log))
-
-
-def _named(arms: Arms) -> dict[str, Algorithm]:
-    named = {arms.name: arms} if isinstance(arms, Algorithm) else dict(arms)
-    check(len(named) > 0, "arms", arms, "at least one algorithm")
-    for name, algorithm in named.items():
-        check(isinstance(algorithm, Algorithm), f"arms[{name!r}]", algorithm, "an algorithm from prx.make")
-        check("/" not in name and name not in ("", ".", ".."), "arms", name, "names that can be a directory's")
-    return named
-
-
-def _seeds(num_seeds: int | None, seeds: Sequence[int] | None) -> list[int]:
-    check(num_seeds is None or seeds is None, "seeds", seeds, "None where num_seeds is given")
-    if seeds is None:
-        count = 1 if num_seeds is None else num_seeds
-        whole = isinstance(count, int | np.integer) and not isinstance(count, bool)
-        check(whole and count > 0, "num_seeds", count, "an int of at least 1")
-        return list(range(int(count)))
-    check(all(int(s) == s for s in seeds), "seeds", seeds, "whole numbers")
-    listed = [int(s) for s in seeds]
-    check(len(listed) > 0, "seeds", seeds, "at least one seed")
-    check(len(set(listed)) == len(listed), "seeds", seeds, "different seeds")
-    check(all(0 <= s < 2**31 for s in listed), "seeds", seeds, "between 0 and 2**31 - 1")
-    return listed
-
-
-def _grid(arms: dict[str, Algorithm], grid: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-    for name, values in grid.items():
-        for arm, algorithm in arms.items():
-            known = [f.name for f in dataclasses.fields(algorithm.hparams)]
-            static = {f.name for f in dataclasses.fields(algorithm.config)}
-            if name in static:
-                raise ValueError(
-                    f"grid={name!r} is not allowed: it is static (compiled in); make one arm per value of it"
-                )
-            if name not in known:
-                raise ValueError(unknown_name(f"setting to sweep for arm {arm!r}", name, known))
-        sequence = isinstance(values, Sequence | np.ndarray) and not isinstance(values, str)
-        check(sequence and len(values) > 0, f"grid[{name!r}]", values, "a sequence of numbers")
-        check(len(set(values)) == len(values), f"grid[{name!r}]", values, "different numbers")
-        for value in values:
-            check_hparam(name, value)
-    return {name: [float(v) for v in values] for name, values in grid.items()}
