@@ -20,7 +20,7 @@ import numpy as np
 import xarray as xr
 
 from purejaxrl_ext.errors import check
-from purejaxrl_ext.sweeps import arguments, checkpoints, results
+from purejaxrl_ext.sweeps import arguments, checkpoints, guards, results
 from purejaxrl_ext.sweeps.arguments import Arms
 from purejaxrl_ext.sweeps.locks import hold
 from purejaxrl_ext.types import Algorithm, abstract_key
@@ -100,6 +100,7 @@ class Plan:
             "eval_episodes": self.eval_episodes,
             "arms": {
                 name: {
+                    "env": a.env_name,
                     "settings": {k: checkpoints.plain(v) for k, v in a.settings.items()},
                     "steps_per_update": a.steps_per_update,
                     "num_updates": self.num_updates(name),
@@ -181,6 +182,7 @@ def make(
 
 def stored(path: Path, config: dict[str, Any], given: dict[str, Algorithm]) -> Plan:
     """The plan that a run's ``config.json`` holds, its arms made again or as given."""
+    guards.check_conditions(path, config)
     return Plan(
         arms={
             name: checkpoints.arm_algorithm(path, name, arm["settings"], given.get(name))

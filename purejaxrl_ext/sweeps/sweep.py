@@ -13,8 +13,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import xarray as xr
 
+from purejaxrl_ext.devices import isolated
 from purejaxrl_ext.errors import check
-from purejaxrl_ext.sweeps import checkpoints, results
+from purejaxrl_ext.sweeps import guards, results, states
 from purejaxrl_ext.sweeps import plan as plans
 from purejaxrl_ext.sweeps.arguments import Arms, named
 from purejaxrl_ext.sweeps.locks import hold
@@ -27,6 +28,7 @@ PATIENCE = 20 * 24 * 3600  # seconds that a process waits for the others
 _MEETINGS = itertools.count()
 
 
+@isolated()
 def sweep(
     arms: Arms,
     *,
@@ -73,7 +75,8 @@ def sweep(
         FileExistsError: ``out`` holds a run; :func:`resume` goes on with it.
         MemoryError: not even one seed fits.
     """
-    path = None if out is None else Path(out)
+    guards.check_flags()
+    path = None if out is None else guards.run_path(out)
     options = _options(path, progress, checkpoint_seconds, keep_checkpoints, keep_states, log)
     plan = plans.make(arms, total_steps, num_seeds, seeds, grid, eval_every, eval_episodes, wave_size, path is not None)
     if path is None:
@@ -83,6 +86,7 @@ def sweep(
     return _on_disk(path, plan, options)
 
 
+@isolated()
 def create(
     arms: Arms,
     *,
@@ -97,10 +101,12 @@ def create(
 ) -> None:
     """Make a run's directory without running it, for :func:`resume` to work on; arguments as of :func:`sweep`."""
     plan = plans.make(arms, total_steps, num_seeds, seeds, grid, eval_every, eval_episodes, wave_size, True)
-    _make_directory(Path(out))
-    _allocate(Path(out), plan)
+    path = guards.run_path(out)
+    _make_directory(path)
+    _allocate(path, plan)
 
 
+@isolated()
 def extend(
     out: str | Path,
     *,
@@ -119,7 +125,7 @@ def extend(
         ValueError: one of ``others`` is not; and as :func:`resume`.
         BlockingIOError: it would grow while another process is at work on it.
     """
-    path = Path(out)
+    path = guards.run_path(out)
     config = results.read_config(path)
     for name, value in others.items():
         check(name in ("grid", "eval_every", "eval_episodes", "wave_size"), "settings", name, "an argument of sweep")
@@ -133,18 +139,20 @@ def extend(
             raise
 
 
+@isolated()
 def unfinished(out: str | Path, arms: Arms | None = None) -> list[str]:
     """Names of a run's arms that are not finished.
 
     Raises:
         ValueError: one of ``arms`` is the run's by name and has other settings.
     """
-    path = Path(out)
+    path = guards.run_path(out)
     config = results.read_config(path)
     plan = plans.stored(path, config, {} if arms is None else named(arms))
     return [name for name, waves in plan.waves.items() if any(not is_finished(plan, path, name, w) for w in waves)]
 
 
+@isolated()
 def resume(
     out: str | Path,
     *,
@@ -183,7 +191,8 @@ def resume(
         ValueError: it was written by another version, an arm has other settings, or it has more steps or seeds than asked.
         BlockingIOError: another process is at work on it.
     """
-    path = Path(out)
+    guards.check_flags()
+    path = guards.run_path(out)
     options = _options(path, progress, checkpoint_seconds, keep_checkpoints, False, log)
     config = results.read_config(path)
     plan = plans.grown(path, config, arms, total_steps, num_seeds, seeds)
@@ -198,6 +207,7 @@ def resume(
     return _on_disk(path, plan, options)
 
 
+@isolated()
 def load_state(
     source: str | Path | xr.Dataset,
     arm: str | None = None,
@@ -217,7 +227,7 @@ def load_state(
     Raises:
         ValueError: an arm, seed or cell that the sweep does not have, or no state saved yet.
     """
-    return checkpoints.load_state(source, arm, seed, algorithm, cell)
+    return states.load_state(source, arm, seed, algorithm, cell)
 
 
 def _in_memory(plan: Plan, options: Options) -> xr.Dataset:
@@ -228,8 +238,10 @@ def _in_memory(plan: Plan, options: Options) -> xr.Dataset:
     dataset = plan.blank().assign(
         {m: (names, x) for m, x in outcome.data.items()} | {"diverged_at": (names[:-1], outcome.diverged_at)}
     )
-    dataset = dataset.isel(seed=real).assign_attrs(total_steps=plan.total_steps)
-    return dataset.assign_attrs(states=checkpoints.States(outcome.states, plan.arms)) if outcome.states else dataset
+    envs = [algorithm.env_name for algorithm in plan.arms.values()]
+    dataset = results.described(dataset.isel(seed=real), plan.total_steps, envs)
+    record = states.States(outcome.states, plan.arms, {**plan.grid, "seed": plan.seeds})
+    return dataset.assign_attrs(states=record.kept()) if outcome.states else dataset
 
 
 def _on_disk(path: Path, plan: Plan, options: Options) -> xr.Dataset:
@@ -282,7 +294,7 @@ def _warn_of_changes(path: Path, config: dict[str, Any]) -> None:
     now = results.provenance()
     changed = [
         f"{what} {before} → {after}"
-        for key in ("versions", "device")
+        for key in ("versions", "device", "conditions")
         for what, before in config[key].items()
         if (after := now[key].get(what)) != before
     ]

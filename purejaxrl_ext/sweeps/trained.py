@@ -19,6 +19,7 @@ import numpy as np
 import xarray as xr
 
 from purejaxrl_ext.analysis import render, stats
+from purejaxrl_ext.devices import isolated
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.loops.evaluate import evaluate
 from purejaxrl_ext.sweeps import results, states
@@ -169,6 +170,7 @@ class Best(NamedTuple):
         return {"arm": self.arm, "seed": self.seed, **self.cell}
 
 
+@isolated()
 def policy(
     source: str | Path | xr.Dataset,
     arm: str | None = None,

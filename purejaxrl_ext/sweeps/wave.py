@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from purejaxrl_ext.loops.evaluate import evaluate
-from purejaxrl_ext.sweeps import logs, results
+from purejaxrl_ext.sweeps import checkpoints, logs, results
 from purejaxrl_ext.sweeps.checkpoints import Checkpoints, folder, one_run
 from purejaxrl_ext.sweeps.plan import Plan, Wave
 from purejaxrl_ext.sweeps.program import CAPACITY, NEVER, Program, Runs, compiled, lay_out
@@ -181,7 +180,7 @@ class WaveRun:
         self._mark(diverged_at)
         self._advance(self.done)
         padded = jax.tree.map(self.runs.pad, state.replace(update=()))
-        state = padded.replace(update=state.update, key=jax.random.wrap_key_data(jnp.asarray(padded.key)))
+        state = checkpoints.with_keys(padded.replace(update=state.update))
         return jax.device_put((state, self.runs.pad(diverged_at)), (state_sharding, runs_sharding))
 
     def _host(self, x: Any) -> np.ndarray:

@@ -245,10 +245,12 @@ def test_what_cannot_be_imported_is_named_before_anything_is_made(value):
 
 def test_nothing_of_the_script_itself_has_an_import_path(monkeypatch):
     """In another process ``__main__`` is another module."""
-    monkeypatch.setattr(Opaque, "__module__", "__main__")
-    assert import_path(Opaque) == f"{__name__}:Opaque"  # found where it is held, not where it says
+    kind = Opaque
+    monkeypatch.setattr(kind, "__module__", "__main__")
+    assert import_path(kind) == f"{__name__}:Opaque"  # found where it is held, not where it says
     monkeypatch.delattr(__import__(__name__), "Opaque")
-    assert import_path(Opaque) is None
+    monkeypatch.setattr(__import__("__main__"), "Opaque", kind, raising=False)
+    assert import_path(kind) is None
 
 
 def test_cycles_end():
