@@ -91,6 +91,8 @@ def isolated() -> Iterator[None]:
         stack.enter_context(jax.numpy_dtype_promotion("standard"))
         stack.enter_context(jax.transfer_guard("allow"))
         stack.enter_context(jax.debug_key_reuse(False))
-        with suppress(ValueError):  # what it raises while something is traced
-            stack.enter_context(jax.set_mesh(None))
+        # Only then, as the context is part of what jit has traced; and not while something is traced, which raises.
+        if not jax.sharding.get_abstract_mesh().empty:
+            with suppress(ValueError):
+                stack.enter_context(jax.set_mesh(None))
         yield

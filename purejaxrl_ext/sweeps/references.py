@@ -111,12 +111,14 @@ def difference(mine: Any, stored: Any) -> tuple[str, Any, Any] | None:
         found = [(f"[{i}]", difference(a, b)) for i, (a, b) in enumerate(zip(mine, stored, strict=True))]
     else:
         return "", mine, stored
-    step, (path, a, b) = next((step, inner) for step, inner in found if inner is not None)
+    step, (path, a, b) = next(((step, inner) for step, inner in found if inner), ("", ("", mine, stored)))
     return ("", mine, stored) if step in (".import", ".object") else (step + path, a, b)
 
 
 def _canonical(stored: Any) -> str:
-    """As text, in which NaN equals NaN; an array is its type, shape and digest, whoever's it is."""
+    """As text, in which NaN equals NaN and 1 equals 1.0; an array is its type, shape and digest, whoever's it is."""
+    if isinstance(stored, float) and stored.is_integer():
+        stored = int(stored)
     if isinstance(stored, dict):
         kept = ("array", "sha256") if "array" in stored else sorted(stored)
         return f"{{{', '.join(f'{k}: {_canonical(stored.get(k))}' for k in kept)}}}"
@@ -176,33 +178,38 @@ def _imported(path: str) -> Any:
 
 
 def _called(value: Any, depth: int) -> dict[str, Any] | None:
-    """As a call that makes it again; None: none is known, or not all of its arguments can be stored."""
-    if isinstance(value, functools.partial):
-        called = ("functools:partial", [value.func, *value.args], value.keywords)
-    elif inspect.ismethod(value):
-        called = ("builtins:getattr", [value.__self__, value.__name__], {})
-    elif isinstance(value, np.dtype):
-        called = ("numpy:dtype", [value.str if value.kind != "V" else value.name], {})
-    elif isinstance(value, set | frozenset):
-        called = (f"builtins:{type(value).__name__}", [sorted(value, key=repr)], {})
-    elif isinstance(value, pathlib.PurePath):
-        called = ("pathlib:Path", [str(value)], {})
-    elif (fields := _fields(value)) is not None and (path := import_path(type(value), False)):
-        called = (path, [], fields)
-    else:
+    """As a call that makes it again; None: none is known, or it makes something else."""
+    stored = _call(value, depth)
+    if stored is None or lost(stored):
         return None
-    path, args, fields = called
-    stored: dict[str, Any] = {"import": path}
-    stored |= {"args": [plain(v, depth - 1) for v in args]} if args else {}
-    stored |= {"fields": {k: plain(v, depth - 1) for k, v in fields.items()}} if fields or not args else {}
-    if lost(stored):
-        return None
+    if depth < DEPTH:
+        return stored  # what it is inside of is tried as a whole
     try:
-        again = restored(stored)
-        same = {k: plain(v, depth - 1) for k, v in (_fields(again) or {}).items()}
+        return stored if difference(_call(restored(stored), depth), stored) is None else None
     except Exception:
         return None  # then only its maker can bring it back
-    return stored if args or difference(same, stored["fields"]) is None else None
+
+
+def _call(value: Any, depth: int) -> dict[str, Any] | None:
+    args: list[Any] = []
+    fields: Mapping[str, Any] = {}
+    if isinstance(value, functools.partial):
+        path, args, fields = "functools:partial", [value.func, *value.args], value.keywords
+    elif inspect.ismethod(value):
+        path, args = "builtins:getattr", [value.__self__, value.__name__]
+    elif isinstance(value, np.dtype):
+        path, args = "numpy:dtype", [value.str if value.kind != "V" else value.name]
+    elif isinstance(value, set | frozenset):
+        path, args = f"builtins:{type(value).__name__}", [sorted(value, key=repr)]
+    elif isinstance(value, pathlib.PurePath):
+        path, args = "pathlib:Path", [str(value)]
+    else:
+        found, inner = import_path(type(value), False), _fields(value)
+        if found is None or inner is None:
+            return None
+        path, fields = found, inner
+    called = {"args": [plain(v, depth - 1) for v in args]} if args else {}
+    return {"import": path} | called | {"fields": {k: plain(v, depth - 1) for k, v in fields.items()}}
 
 
 def _by_name(value: Any, depth: int) -> dict[str, Any] | None:
@@ -246,14 +253,12 @@ def _contents(value: Any, depth: int) -> dict[str, Any]:
         held = {}
     else:
         held = _fields(value) or getattr(value, "__dict__", {})
-        cached = [n for kind in type(value).__mro__ for n, v in vars(kind).items() if _is_cached(v)]
+        kinds = type(value).__mro__
+        cached = [n for kind in kinds for n, v in vars(kind).items() if isinstance(v, functools.cached_property)]
         held = {k: v for k, v in held.items() if k not in cached}
-    inner = {str(k): plain(v, depth - 1) for k, v in held.items() if v is not value}
+    # Half as deep, since such objects may hold each other.
+    inner = {str(k): plain(v, depth // 2) for k, v in held.items() if v is not value}
     return {"contents": inner} if inner else {}
-
-
-def _is_cached(attribute: Any) -> bool:
-    return isinstance(attribute, functools.cached_property)
 
 
 def _text(value: Any) -> str:

@@ -185,6 +185,15 @@ def test_surroundings_do_not_reach_inside(tmp_path):
     assert policy.state.update == 1
 
 
+def test_isolation_traces_nothing_anew():
+    traced = []
+    function = jax.jit(lambda x: (traced.append(x), x + 1)[1])
+    function(1.0)
+    with devices.isolated():
+        function(1.0)
+    assert len(traced) == 1
+
+
 def test_a_mesh_of_the_caller_stays_while_it_is_traced():
     """Nobody else may change it then."""
 

@@ -186,8 +186,27 @@ def test_what_was_worked_out_meanwhile_is_no_difference():
     assert difference(stored(one), before) is None
 
 
-def test_not_a_number_equals_itself():
+def test_numbers_that_are_equal_are_equal():
     assert difference(stored(Inner(float("nan"))), stored(Inner(float("nan")))) is None
+    assert difference(stored(Inner(1)), stored(Inner(1.0))) is None
+    assert difference({"a": None}, {"a": None, "b": None}) is not None
+
+
+@dataclass(frozen=True)
+class Doubles:
+    """Makes another of itself from its own fields."""
+
+    width: int = 1
+
+    def __post_init__(self):
+        object.__setattr__(self, "width", 2 * self.width)
+
+
+def test_what_its_fields_do_not_make_again_is_not_stored_by_them():
+    assert lost(stored(Doubles(3)))
+    assert lost(stored(Module(inner=Doubles(3))))
+    assert lost(stored(functools.partial(jnp.add, Doubles(3))))
+    assert lost(stored([Doubles(0)])) is None
 
 
 def test_the_difference_is_named():
