@@ -58,12 +58,12 @@ def timed(spent: dict[str, float], kind: str, owner: Any, name: str) -> None:
 def child(settings: dict[str, Any]) -> None:
     """One run, and what it took, as JSON on the standard output."""
     import purejaxrl_ext as prx
-    from purejaxrl_ext.sweeps import logs, progress, run
+    from purejaxrl_ext.sweeps import logs, progress, wave
 
     spent: dict[str, float] = {}
     for kind, owner, name in (
-        ("saving", run.WaveRun, "_save"),
-        ("saving", run.Checkpoints, "wait"),
+        ("saving", wave.WaveRun, "_save"),
+        ("saving", wave.Checkpoints, "wait"),
         ("saving in the background", np, "savez"),
         ("progress", progress.Progress, "advance"),
         ("TensorBoard", logs.TensorBoard, "log"),

@@ -1,13 +1,17 @@
-"""What JAX is told before it starts: the cores of a CPU as host devices, and a compilation cache on disk."""
+"""What JAX is told: before it starts, the cores of a CPU as host devices and a compilation cache on disk; around each of our
+calls, to leave aside what its surroundings have set."""
 
 from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax._src import xla_bridge
 
 
 def _config(name: str) -> Any:
@@ -48,3 +52,47 @@ def use_compilation_cache() -> None:
     if _config("jax_compilation_cache_dir") is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(base / "purejaxrl_ext" / "xla"))
+
+
+_FORKED = False  # whether this process was forked from one in which JAX had started
+
+
+def _note_fork() -> None:
+    global _FORKED
+    # A child that was forked before has none of its threads either.
+    _FORKED = _FORKED or xla_bridge.backends_are_initialized()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+def check_process() -> None:
+    """Raise ``RuntimeError`` in a process forked after JAX had started: it would wait for ever for threads left behind."""
+    if _FORKED:
+        raise RuntimeError(
+            "this process was forked from one in which JAX had already started, whose threads it does not have: it would hang. "
+            'Start it with multiprocessing.get_context("spawn"), or fork before the first call of purejaxrl_ext or JAX'
+        )
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Around a call of ours (also as a decorator): meshes, guards and promotion rules set around it are not meant for us.
+
+    Environments and networks are traced inside, so this holds for them too. While something of the caller's is traced, as in
+    ``jax.jit(lambda key: prx.train(algorithm, key, 1000))``, the mesh is the caller's.
+
+    Raises:
+        RuntimeError: see :func:`check_process`.
+    """
+    check_process()
+    with ExitStack() as stack:
+        stack.enter_context(jax.numpy_dtype_promotion("standard"))
+        stack.enter_context(jax.transfer_guard("allow"))
+        stack.enter_context(jax.debug_key_reuse(False))
+        # Only then, as the context is part of what jit has traced; and not while something is traced, which raises.
+        if not jax.sharding.get_abstract_mesh().empty:
+            with suppress(ValueError):
+                stack.enter_context(jax.set_mesh(None))
+        yield

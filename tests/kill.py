@@ -11,7 +11,7 @@ from pathlib import Path
 from toys import tiny
 
 import purejaxrl_ext as prx
-from purejaxrl_ext.sweeps import run
+from purejaxrl_ext.sweeps import wave
 
 SEEDS = [3, 8, 5]
 UPDATES = 12
@@ -30,7 +30,7 @@ def arms(*names: str) -> dict[str, prx.Algorithm]:
 
 
 def main(path: Path, *names: str) -> None:
-    run.CHUNK_SECONDS = 0.0
+    wave.CHUNK_SECONDS = 0.0
     named = arms(*names)
     if (path / "config.json").exists():
         prx.resume(path, arms=named, **SLOW)

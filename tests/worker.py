@@ -12,7 +12,7 @@ from pathlib import Path
 from toys import tiny
 
 import purejaxrl_ext as prx
-from purejaxrl_ext.sweeps import run
+from purejaxrl_ext.sweeps import wave
 
 UPDATES = 10
 SEEDS = [3, 8, 5, 1, 2, 7, 9]
@@ -28,7 +28,7 @@ def main(path: Path, *cluster: str) -> None:
         prx.resume(path, arms=arms, progress=False)
     else:
         slow = os.environ.get("WORKER_SLOW") == "1"
-        run.CHUNK_SECONDS = 0.0 if slow else run.CHUNK_SECONDS
+        wave.CHUNK_SECONDS = 0.0 if slow else wave.CHUNK_SECONDS
         prx.sweep(arms, out=path, checkpoint_seconds=1e-9 if slow else 60.0, **settings)
 
 

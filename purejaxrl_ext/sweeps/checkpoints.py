@@ -1,47 +1,65 @@
-"""Saved states: orbax checkpoints of a wave's runs, and how to get one run's state out of them."""
+"""Saved states: orbax checkpoints of a wave's runs, and what the arm that they are of ran."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import re
+import json
 import shutil
 import warnings
 import zipfile
-from dataclasses import dataclass, fields, is_dataclass
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-import xarray as xr
+from flax import struct
 
-from purejaxrl_ext.algorithms.make import make
+from purejaxrl_ext.algorithms.make import ALGORITHMS, make
 from purejaxrl_ext.errors import check
-from purejaxrl_ext.sweeps import results
+from purejaxrl_ext.sweeps.references import describe, difference, lost, plain, restored
 from purejaxrl_ext.types import Algorithm, PyTree, State, abstract_key
 
 
-class States(NamedTuple):
-    """Trained states in memory: by arm, ``[R, ...]``."""
+class KeyData(struct.PyTreeNode):
+    """Typed random keys as plain arrays, which can be on the host and in files.
 
-    states: dict[str, State]
-    arms: dict[str, Algorithm]
+    Attributes:
+        data: ``[..., words]`` uint32.
+        impl: which generator they are of.
+    """
 
-    def __repr__(self) -> str:
-        return f"<trained states of {', '.join(self.states)}>"
+    data: Any
+    impl: Any = struct.field(pytree_node=False)
+
+
+def as_data(tree: PyTree) -> PyTree:
+    """Every typed key as :class:`KeyData`, wherever in a State it is."""
+
+    def data(x: Any) -> Any:
+        if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return x
+        return KeyData(jax.random.key_data(x), jax.random.key_impl(x))
+
+    return jax.tree.map(data, tree)
+
+
+def with_keys(tree: PyTree) -> PyTree:
+    """What :func:`as_data` took apart, together again."""
+
+    def key(x: Any) -> Any:
+        return jax.random.wrap_key_data(jnp.asarray(x.data), impl=x.impl) if isinstance(x, KeyData) else x
+
+    return jax.tree.map(key, tree, is_leaf=lambda x: isinstance(x, KeyData))
 
 
 class Snapshot(NamedTuple):
     """The runs of a wave after an update, on the host; what pads them to whole devices is left out.
 
     Attributes:
-        state: ``[R, ...]``, its key as data.
+        state: ``[R, ...]``, its keys as :class:`KeyData`.
         diverged_at: ``[R]`` int32.
     """
 
@@ -63,8 +81,7 @@ class ArraysHandler(ocp.AsyncCheckpointHandler):
 
     async def async_save(self, directory: Any, args: Arrays) -> list[Any]:
         async def write() -> None:
-            leaves = jax.tree_util.tree_leaves_with_path(args.item)
-            np.savez(str(directory / self.FILE), **{jax.tree_util.keystr(path): leaf for path, leaf in leaves})
+            np.savez(str(directory / self.FILE), **entries(args.item))
 
         return [ocp.future.CommitFutureAwaitingContractedSignals(write())]
 
@@ -74,22 +91,59 @@ class ArraysHandler(ocp.AsyncCheckpointHandler):
     def restore(self, directory: Any, args: Arrays) -> PyTree:
         """The arrays, shaped and named as in ``args.item``."""
         with open(str(directory / self.FILE), "rb") as opened, np.load(opened) as file:
+            types = json.loads(str(file[TYPES])) if TYPES in file else {}
+            wanted = _types(args.item)
 
             def read(path: Any, like: np.ndarray) -> np.ndarray:
                 name = jax.tree_util.keystr(path)
-                array = file.get(name)
-                if array is None or (array.shape, array.dtype) != (like.shape, like.dtype):
+                array, kind = file.get(name), types.get(name)
+                if array is not None and kind == like.dtype.name:
+                    array = array.view(like.dtype)
+                same = array is not None and (array.shape, array.dtype) == (like.shape, like.dtype)
+                if array is None or not same or kind != wanted.get(name):
                     damaged = file.zip.testzip()
                     if damaged is not None:
                         raise zipfile.BadZipFile(f"{damaged} is not what was written")
-                    held = "nothing" if array is None else f"{array.dtype}{list(array.shape)}"
                     raise MismatchError(
-                        f"{directory} holds {held} as {name}, and not {like.dtype}{list(like.shape)}: it was written with "
-                        "other settings or by another version of purejaxrl_ext; it was left as it is"
+                        f"{directory} holds {_told(array, kind)} as {name}, and not {_told(like, wanted.get(name))}: it was "
+                        "written with other settings or by another version of purejaxrl_ext; it was left as it is"
                     )
                 return array
 
             return jax.tree_util.tree_map_with_path(read, args.item)
+
+
+TYPES = "types"  # the entry that says what bytes mean whose type NumPy's files have no name for
+
+
+def entries(tree: PyTree) -> dict[str, Any]:
+    """What a file holds of a tree of host arrays: each by its path, and the entry ``TYPES``."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): _bits(x) for path, x in leaves} | {TYPES: np.array(json.dumps(_types(tree)))}
+
+
+def _types(tree: PyTree) -> dict[str, str]:
+    """What NumPy's files do not say of a tree's arrays: a key's generator, and types that JAX adds to NumPy's."""
+    types = {}
+    for path, x in jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: isinstance(x, KeyData)):
+        name = jax.tree_util.keystr(path)
+        if isinstance(x, KeyData):
+            types[f"{name}.data"] = str(x.impl)
+        elif x.dtype.isbuiltin != 1:
+            types[name] = x.dtype.name
+    return types
+
+
+def _bits(x: np.ndarray) -> np.ndarray:
+    """The array as one that NumPy's files have a type for."""
+    return x if x.dtype.isbuiltin == 1 else x.view(f"u{x.dtype.itemsize}")
+
+
+def _told(array: np.ndarray | None, kind: str | None) -> str:
+    if array is None:
+        return "nothing"
+    of = "" if kind is None or kind == array.dtype.name else f" of {kind}"
+    return f"{array.dtype}{list(array.shape)}{of}"
 
 
 @ocp.args.register_with_handler(ArraysHandler, for_save=True, for_restore=True)
@@ -138,8 +192,7 @@ class Checkpoints:
     def save(self, update: int, state: State, diverged_at: Any, num_runs: int) -> None:
         """Save after ``update`` updates. Returns once it has its own copy; ``state`` may then be donated."""
         self.wait()  # Else two copies were held at once.
-        state = state.replace(key=jax.random.key_data(state.key))
-        rows = jax.tree.map(lambda x: np.array(x)[:num_runs], state.replace(update=()))
+        rows = jax.tree.map(lambda x: np.array(x)[:num_runs], as_data(state.replace(update=())))
         snapshot = Snapshot(rows.replace(update=np.array(state.update)), np.array(diverged_at)[:num_runs])
         self.manager.save(update, args=Arrays(snapshot))
         self.saved = True
@@ -155,7 +208,7 @@ class Checkpoints:
         """The newest checkpoint that can be read, and its number of updates; a damaged one is passed over, with a warning.
 
         Args:
-            one: shapes of one run's State, its key as data.
+            one: shapes of one run's State, its keys as data: :func:`one_run`.
             num_runs: R.
             repair: rename what is damaged to ``<update>.damaged``, so that this update can be saved again; once there is a
                 newer one it is removed.
@@ -203,135 +256,40 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def one_run(algorithm: Algorithm) -> State:
-    """Shapes of one run's State, its key as data; nothing is computed."""
-
-    def init(key: jax.Array) -> State:
-        state = algorithm.init(key)
-        return state.replace(key=jax.random.key_data(state.key))
-
-    return jax.eval_shape(init, abstract_key())
-
-
-def load_state(
-    source: str | Path | xr.Dataset, arm: str | None, seed: int, algorithm: Algorithm | None, cell: dict[str, float]
-) -> State:
-    """See :func:`purejaxrl_ext.sweeps.sweep.load_state`."""
-    if isinstance(source, xr.Dataset) and "states" in source.attrs:
-        kept: States = source.attrs["states"]
-        arm = _pick_arm(list(kept.states), arm)
-        index, shape = _run_index({str(d): source[d].values for d in source["diverged_at"].dims[1:]}, seed, cell)
-        return take(kept.states[arm], int(np.ravel_multi_index(index, shape)))
-    path = Path(source.attrs.get("path", "") if isinstance(source, xr.Dataset) else source)
-    check(path != Path(), "source", "dataset", "one of a sweep with out=... or keep_states=True")
-    config = results.read_config(path)
-    arm = _pick_arm(list(config["arms"]), arm)
-    index, shape = _run_index({**config["grid"], "seed": config["seeds"]}, seed, cell)
-    algorithm = arm_algorithm(path, arm, config["arms"][arm]["settings"], algorithm)
-    place = config["slots"].index(seed)
-    start, stop, width = next(w for w in config["waves"][arm] if w[0] <= place < w[1])
-    # The seed is the last dimension; here its index is that in the wave.
-    index, shape = (*index[:-1], place - start), (*shape[:-1], width)
-    with Checkpoints(path, arm, f"{start}-{stop}") as saved:
-        found = saved.restore(one_run(algorithm), int(np.prod(shape)))
-    check(found is not None, "source", str(path), f"a run that has saved a state of arm {arm!r}; it has not yet")
-    assert found is not None
-    state = found[1].state
-    return take(
-        state.replace(key=jax.random.wrap_key_data(jnp.asarray(state.key))), int(np.ravel_multi_index(index, shape))
-    )
-
-
-def take(state: State, run: int) -> State:
-    """One run of ``[R, ...]``."""
-    update = state.update
-    picked = jax.tree.map(lambda x: jnp.asarray(x[run]), state.replace(update=()))
-    return picked.replace(update=jnp.asarray(update))
-
-
-def _pick_arm(arms: list[str], arm: str | None) -> str:
-    if arm is None and len(arms) == 1:
-        return arms[0]
-    check(arm in arms, "arm", arm, f"one of {', '.join(map(repr, arms))}")
-    return str(arm)
-
-
-def _run_index(coords: dict[str, Any], seed: int, cell: dict[str, float]) -> tuple[tuple, tuple]:
-    """A run's index along each of ``coords`` (values by dimension: the grid's, then ``seed``), and their sizes."""
-    wanted = {"seed": seed} | cell
-    check(set(wanted) == set(coords), "cell", sorted(cell), f"a value for each of {[n for n in coords if n != 'seed']}")
-    index = []
-    for name, values in coords.items():
-        same = np.equal if name == "seed" else partial(np.isclose, rtol=1e-6, atol=0.0)
-        close = np.flatnonzero(same(values, wanted[name]))
-        check(len(close) == 1, name, wanted[name], f"one of {np.asarray(values).tolist()}")
-        index.append(int(close[0]))
-    return tuple(index), tuple(map(len, coords.values()))
-
-
-def plain(value: Any) -> Any:
-    """A setting as JSON. An object is stored by its import path and its fields; if that cannot bring it back, described.
-
-    A frozen dataclass or a flax module at the top of a module comes back so, and a function.
-    """
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0:
-        return np.asarray(value).item()
-    stored = _by_import_path(value)
-    try:
-        if stored is not None and restored(stored) == value:
-            return stored
-    except Exception:
-        pass  # then it is an object that only its maker can bring back
-    # Without its place in memory, which is another in each process.
-    return {"object": re.sub(r" at 0x[0-9a-f]+", "", repr(value))}
-
-
-def _by_import_path(value: Any) -> dict[str, Any] | None:
-    named: Any = value if inspect.isroutine(value) or inspect.isclass(value) else type(value)
-    if getattr(named, "__module__", "__main__") == "__main__" or "<" in getattr(named, "__qualname__", "<"):
-        return None
-    found = {"import": f"{named.__module__}:{named.__qualname__}"}
-    if named is value:
-        return found
-    if not is_dataclass(value):
-        return None
-    inner = {f.name: getattr(value, f.name) for f in fields(value) if f.init}
-    if isinstance(value, nn.Module):
-        inner = {k: v for k, v in inner.items() if k not in ("parent", "name")}  # flax's own bookkeeping
-    inner = {k: plain(v) for k, v in inner.items()}
-    return found | {"fields": inner}
-
-
-def restored(stored: Any) -> Any:
-    """What :func:`plain` stored; lists are tuples again, since a dataclass that can be hashed has no list."""
-    if isinstance(stored, list):
-        return tuple(restored(v) for v in stored)
-    if not isinstance(stored, dict):
-        return stored
-    if "import" not in stored:
-        return {k: restored(v) for k, v in stored.items()}
-    module, _, name = stored["import"].partition(":")
-    found: Any = importlib.import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found(**{k: restored(v) for k, v in stored["fields"].items()}) if "fields" in stored else found
+    """Shapes of one run's State, its keys as :class:`KeyData`; nothing is computed."""
+    return jax.eval_shape(lambda key: as_data(algorithm.init(key)), abstract_key())
 
 
 def remake(settings: dict[str, Any]) -> Algorithm:
-    """The algorithm that a run's stored settings stand for."""
-    custom = [k for k, v in settings.items() if isinstance(v, dict) and "object" in v]
+    """The algorithm that a run's stored settings stand for.
+
+    Raises:
+        ValueError: something in them cannot be brought back, imported or found by name here.
+    """
+    custom = {name: what for name, stored in settings.items() if (what := lost(stored)) is not None}
+    what = "; ".join(f"{name}: {text}" for name, text in custom.items())
     check(
         not custom,
         "arms",
         None,
-        f"the arms themselves (or algorithm=): the {' and '.join(custom)} of one is an object that cannot be imported again",
+        f"the arms themselves (or algorithm=): the {' and '.join(custom)} of one is an object that cannot be imported again "
+        f"({what}), having no name at the top of a module other than the script or notebook itself",
     )
-    return make(**{k: restored(v) for k, v in settings.items()})
+    made = {name: _restored(name, stored) for name, stored in settings.items()}
+    check(
+        not isinstance(made["algorithm"], str) or made["algorithm"] in ALGORITHMS,
+        "algorithm",
+        made["algorithm"],
+        "registered in this process too: import the module that does it, or give the arms themselves (arms=, or algorithm=)",
+    )
+    return make(**made)
+
+
+def _restored(name: str, stored: Any) -> Any:
+    try:
+        return restored(stored)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def arm_algorithm(path: Path, arm: str, stored: dict[str, Any], given: Algorithm | None) -> Algorithm:
@@ -344,9 +302,11 @@ def arm_algorithm(path: Path, arm: str, stored: dict[str, Any], given: Algorithm
         return remake(stored)
     mine = {k: plain(v) for k, v in given.settings.items()}
     for key in sorted(mine.keys() | stored.keys()):
-        if mine.get(key) != stored.get(key):
+        found = difference(mine.get(key), stored.get(key))
+        if found is not None:
+            inner, now, before = found
             raise ValueError(
-                f"arms[{arm!r}] has {key}={mine.get(key)!r}, but the run {str(path)!r} was started with "
-                f"{stored.get(key)!r}; an arm with other settings needs another name"
+                f"arms[{arm!r}] has {key}{inner}={describe(now)}, but the run {str(path)!r} was started with "
+                f"{describe(before)}; an arm with other settings needs another name"
             )
     return given

@@ -21,6 +21,7 @@ import jax
 
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.sweeps.checkpoints import remake
+from purejaxrl_ext.sweeps.guards import run_path
 from purejaxrl_ext.sweeps.results import read_config
 from purejaxrl_ext.sweeps.sweep import Arms, create, extend, resume, unfinished
 
@@ -100,7 +101,7 @@ def launch(
         executor.update_parameters(slurm_partition="gpu", gpus_per_node=1, timeout_min=60)
         jobs = launch({"ppo": ppo, "pfo": pfo}, out="runs/x", executor=executor, num_seeds=64, total_steps=10_000_000)
     """
-    path = Path(out).absolute()
+    path = run_path(out)
     if (path / "config.json").exists():
         extend(path, arms=arms, **settings)
     else:

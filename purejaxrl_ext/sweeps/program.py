@@ -1,4 +1,4 @@
-"""An algorithm compiled for many runs side by side, and the memory that takes.
+"""An algorithm compiled for many runs side by side.
 
 The runs' axis is sharded over this process's devices by a mesh and ``shard_map``; on a CPU its cores are the devices. Where
 each run is itself spread over devices (:mod:`~purejaxrl_ext.loops.shards`), between updates all of them hold all runs.
@@ -9,14 +9,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import math
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import psutil
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -48,61 +45,102 @@ class Program(NamedTuple):
     memory: int
 
 
-@functools.lru_cache(maxsize=256)
-def program(loop: Any, axes: Any, devices: tuple, together: int, num_runs: int) -> Program:
-    """Compile for ``num_runs`` runs sharded over ``devices``.
+@dataclasses.dataclass(frozen=True)
+class SideBySide:
+    """R runs of a loop on some devices: the functions that :func:`program` compiles.
 
-    Args:
+    Attributes:
         loop: of the algorithm; equal settings give the same object.
         axes: hparams with 0 where a value differs between runs, else None.
-        devices: ``num_runs`` must be a multiple of their number, unless they share each run.
+        devices: they split the runs, or share each.
         together: a device vmaps at most so many of its runs, one such group after another; 0: all.
-        num_runs: R.
     """
-    shared = loop.data_parallel > 1
-    mesh = Mesh(np.array(devices), (AXIS if shared else "run",))
-    runs_spec = P() if shared else P("run")
-    state_specs = State.axes(runs_spec, P())
-    hparam_specs = jax.tree.map(lambda a: runs_spec if a == 0 else P(), axes, is_leaf=lambda a: a is None)
 
-    def everywhere(function: Any, in_specs: Any, out_specs: Any) -> Any:
-        if shared:
-            return function
-        return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+    loop: Any
+    axes: Any
+    devices: tuple
+    together: int = 0
 
-    def sharding(specs: Any) -> Any:
-        return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda s: isinstance(s, P))
+    @property
+    def shared(self) -> bool:
+        """Whether each run is spread over all devices."""
+        return self.loop.data_parallel > 1
+
+    @property
+    def mesh(self) -> Mesh:
+        return Mesh(np.array(self.devices), (AXIS if self.shared else "run",))
+
+    @property
+    def runs_spec(self) -> P:
+        """How an array ``[R, ...]`` lies on the devices."""
+        return P() if self.shared else P("run")
+
+    @property
+    def state_specs(self) -> State:
+        return State.axes(self.runs_spec, P())
+
+    @property
+    def hparam_specs(self) -> PyTree:
+        return _per_field(self.axes, self.runs_spec, P())
+
+    def jit(self, function: Any, in_specs: Any, out_specs: Any, donate: tuple[int, ...] = ()) -> Any:
+        """A function of each device's runs as one of all runs."""
+
+        def sharding(specs: Any) -> Any:
+            return jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), specs, is_leaf=lambda s: isinstance(s, P))
+
+        if not self.shared:
+            function = jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+        return jax.jit(
+            function, in_shardings=sharding(in_specs), out_shardings=sharding(out_specs), donate_argnums=donate
+        )
+
+    def init(self, keys: Array, hparams: PyTree) -> State:
+        """First states of a device's runs."""
+        return jax.vmap(self.loop.init, in_axes=(0, self.axes), out_axes=State.axes())(keys, hparams)
+
+    def chunk(self, state: State, diverged_at: Array, hparams: PyTree, num_updates: Array, last: Array) -> tuple:
+        """``num_updates`` updates of a device's runs, all at once or group by group."""
+        count = diverged_at.shape[0]
+        width = _largest_divisor(count, self.together or count)
+        if width == count:
+            return self._vmapped(state, diverged_at, hparams, num_updates, last)
+        return self._groups(width, state, diverged_at, hparams, num_updates, last)
 
     def one(
-        state: State, diverged_at: Array, hparams: PyTree, num_updates: Array, last: Array
+        self, state: State, diverged_at: Array, hparams: PyTree, num_updates: Array, last: Array
     ) -> tuple[State, Array, Metrics]:
-        def measure(state: State) -> Array:
-            return is_measured(state.update, last, loop.metrics_every)
+        """``num_updates`` updates of one run; its metrics lie in the first so many places of ``[CAPACITY]``."""
 
-        logged = jax.eval_shape(lambda s: loop.step(s, hparams, measure(s))[1], state)
+        def measure(state: State) -> Array:
+            return is_measured(state.update, last, self.loop.metrics_every)
+
+        logged = jax.eval_shape(lambda s: self.loop.step(s, hparams, measure(s))[1], state)
         buffers = jax.tree.map(lambda x: jnp.full((CAPACITY, *x.shape), jnp.nan, x.dtype), logged)
 
         def update(i: Array, carry: tuple[State, Array, Metrics]) -> tuple[State, Array, Metrics]:
             state, diverged_at, buffers = carry
-            after, logged = loop.step(state, hparams, measure(state))
+            after, logged = self.loop.step(state, hparams, measure(state))
             after, diverged_at, logged = isolate(state, after, diverged_at, logged)
             return after, diverged_at, jax.tree.map(lambda b, x: b.at[i].set(x), buffers, logged)
 
         return jax.lax.fori_loop(0, num_updates, update, (state, diverged_at, buffers))
 
-    def shard(state: State, diverged_at: Array, hparams: PyTree, num_updates: Array, last: Array) -> tuple:
-        vmapped = jax.vmap(one, in_axes=(State.axes(), 0, axes, None, None), out_axes=(State.axes(), 0, 0))
-        count = diverged_at.shape[0]
-        width = _largest_divisor(count, together or count)
-        if width == count:
-            return vmapped(state, diverged_at, hparams, num_updates, last)
-        # Groups one after another, the runs of each side by side; alone, a run needs no vmap.
+    def _vmapped(self, *arguments: Any) -> tuple[State, Array, Metrics]:
+        in_axes, out_axes = (State.axes(), 0, self.axes, None, None), (State.axes(), 0, 0)
+        return jax.vmap(self.one, in_axes=in_axes, out_axes=out_axes)(*arguments)
+
+    def _groups(
+        self, width: int, state: State, diverged_at: Array, hparams: PyTree, num_updates: Array, last: Array
+    ) -> tuple[State, Array, Metrics]:
+        """Groups one after another, the ``width`` runs of each side by side; alone, a run needs no vmap."""
+        count, axes = diverged_at.shape[0], self.axes
         swept = {f.name: getattr(hparams, f.name) for f in dataclasses.fields(axes) if getattr(axes, f.name) == 0}
         shape = (count // width, width) if width > 1 else (count,)
         groups = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), (state.replace(update=()), diverged_at, swept))
 
         def run(group: tuple[State, Array, dict]) -> tuple[State, Array, Metrics]:
-            function = vmapped if width > 1 else one
+            function = self._vmapped if width > 1 else self.one
             state_of, diverged_of, swept_of = group
             whole = state_of.replace(update=state.update)
             return function(whole, diverged_of, hparams.replace(**swept_of), num_updates, last)
@@ -115,32 +153,32 @@ def program(loop: Any, axes: Any, devices: tuple, together: int, num_runs: int) 
             )
         return after.replace(update=update), diverged_at, logged
 
-    def start(keys: Array, hparams: PyTree) -> State:
-        return jax.vmap(loop.init, in_axes=(0, axes), out_axes=State.axes())(keys, hparams)
 
-    in_specs: tuple = (runs_spec, hparam_specs)
-    init = jax.jit(
-        everywhere(start, in_specs=in_specs, out_specs=state_specs),
-        in_shardings=sharding(in_specs),
-        out_shardings=sharding(state_specs),
-    )
-    in_specs, out_specs = (state_specs, runs_spec, hparam_specs, P(), P()), (state_specs, runs_spec, runs_spec)
-    chunk = jax.jit(
-        everywhere(shard, in_specs=in_specs, out_specs=out_specs),
-        in_shardings=sharding(in_specs),
-        out_shardings=sharding(out_specs),
-        donate_argnums=(0, 1),
-    )
+@functools.lru_cache(maxsize=256)
+def program(loop: Any, axes: Any, devices: tuple, together: int, num_runs: int) -> Program:
+    """Compile for ``num_runs`` runs; arguments as of :class:`SideBySide`.
+
+    ``num_runs`` must be a multiple of the devices' number, unless they share each run.
+    """
+    runs = SideBySide(loop, axes, devices, together)
+    spec, state_specs, hparam_specs = runs.runs_spec, runs.state_specs, runs.hparam_specs
+    init = runs.jit(runs.init, (spec, hparam_specs), state_specs)
+    in_specs: tuple = (state_specs, spec, hparam_specs, P(), P())
+    chunk = runs.jit(runs.chunk, in_specs, (state_specs, spec, spec), donate=(0, 1))
     keys = jax.ShapeDtypeStruct((num_runs,), abstract_key().dtype)
-    hparams = jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct((num_runs,) if a == 0 else (), jnp.float32), axes, is_leaf=lambda a: a is None
-    )
-    scalar, runs = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((num_runs,), jnp.int32)
+    float32, int32 = jnp.float32, jnp.int32
+    hparams = _per_field(axes, jax.ShapeDtypeStruct((num_runs,), float32), jax.ShapeDtypeStruct((), float32))
+    scalar, per_run = jax.ShapeDtypeStruct((), int32), jax.ShapeDtypeStruct((num_runs,), int32)
     state = init.eval_shape(keys, hparams)
     compiled_init = init.lower(keys, hparams).compile()
-    compiled_chunk = chunk.lower(state, runs, hparams, scalar, scalar).compile()
+    compiled_chunk = chunk.lower(state, per_run, hparams, scalar, scalar).compile()
     memory = max(_peak(c) for c in (compiled_init, compiled_chunk)) * len(devices)
     return Program(compiled_init, compiled_chunk, state, memory)
+
+
+def _per_field(axes: Any, batched: Any, shared: Any) -> Any:
+    """A tree like ``axes``: ``batched`` where it is 0, ``shared`` where it is None."""
+    return jax.tree.map(lambda a: batched if a == 0 else shared, axes, is_leaf=lambda a: a is None)
 
 
 def isolate(before: State, after: State, diverged_at: Array, logged: Metrics) -> tuple[State, Array, Metrics]:
@@ -232,45 +270,6 @@ def together(algorithm: Algorithm) -> int:
     if jax.default_backend() != "cpu":
         return 0
     return 1 if int(np.prod(algorithm.env.observation_shape)) >= 100 else 8
-
-
-def available_memory() -> float:
-    """Bytes that this process may still use, of its devices or of the machine whose cores they are; infinite if unknown."""
-    devices = jax.local_devices()
-    if devices[0].platform == "cpu":
-        return min(psutil.virtual_memory().available, _cgroup_memory())
-    stats = [device.memory_stats() or {} for device in devices]
-    return sum(s.get("bytes_limit", math.inf) - s.get("bytes_in_use", 0) for s in stats)
-
-
-def _cgroup_memory(root: Path = Path("/")) -> float:
-    """What a container or a cluster's job has left of its own limit, which the machine's figures do not show."""
-    left = math.inf
-    try:
-        groups = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return left
-    for line in groups:
-        _, controllers, group = line.split(":", 2)
-        if controllers == "":
-            top, names, cached = root / "sys/fs/cgroup", ("memory.max", "memory.current"), "inactive_file"
-        elif "memory" in controllers.split(","):  # version 1
-            top, names = root / "sys/fs/cgroup/memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
-            cached = "total_inactive_file"
-        else:
-            continue
-        # The limits of all groups around it hold too. From inside a container its own group may be the top.
-        folder = top / group.lstrip("/")
-        for at in (folder, *folder.parents[: len(folder.relative_to(top).parts)]):
-            try:
-                limit, used = ((at / name).read_text().strip() for name in names)
-                stat = dict(row.split() for row in (at / "memory.stat").read_text().splitlines())
-            except OSError:
-                continue
-            if limit != "max":
-                # The system gives back what it merely keeps of files that were read or written.
-                left = min(left, int(limit) - int(used) + int(stat.get(cached, 0)))
-    return left
 
 
 def _peak(executable: Any) -> int:

@@ -26,12 +26,13 @@ import xarray as xr
 import zarr
 
 from purejaxrl_ext.errors import check
+from purejaxrl_ext.sweeps import guards, names
 
 # A Zarr chunk is a file, which costs a millisecond to write however small it is; but each save writes the newest again.
 CHUNK_UPDATES = 64  # of a chunk, at least
 CHUNKS = 16  # along the updates of a run as it is made, at most, as long as
 CHUNK_BYTES = 2**20  # is not exceeded
-FORMAT = 2
+FORMAT = 3
 PADDING = -1  # the seed of a place on the store's seed axis that holds none
 PACKAGES = ("purejaxrl_ext", "jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "brax", "numpy", "xarray", "zarr")
 
@@ -60,12 +61,12 @@ def allocate(path: Path, dataset: xr.Dataset, metrics: list[str], grid: dict[str
         seed_block: seeds per Zarr chunk.
     """
     group: Any = zarr.open_group(str(path / "results.zarr"), mode="a")
-    names = dims(grid)
-    shape = tuple(dataset.sizes[name] for name in names)
+    axes = dims(grid)
+    shape = tuple(dataset.sizes[name] for name in axes)
     bytes_per_update = 4 * int(np.prod(shape[1:-2])) * seed_block
     updates = max(CHUNK_UPDATES, min(-(-shape[-1] // CHUNKS), CHUNK_BYTES // bytes_per_update))
     for metric in [*metrics, "diverged_at"]:
-        number = len(names) - (metric == "diverged_at")
+        number = len(axes) - (metric == "diverged_at")
         if metric not in group:
             group.create_array(
                 metric,
@@ -73,7 +74,7 @@ def allocate(path: Path, dataset: xr.Dataset, metrics: list[str], grid: dict[str
                 chunks=(1, *shape[1:-2], seed_block, updates)[:number],
                 dtype="float32",
                 fill_value=np.nan,
-                dimension_names=names[:number],
+                dimension_names=axes[:number],
             )
         elif group[metric].shape != shape[:number]:
             group[metric].resize(shape[:number])
@@ -135,9 +136,9 @@ def load(path: str | Path) -> xr.Dataset:
         FileNotFoundError: no run is there.
         ValueError: the store is of another format version.
     """
+    path = guards.run_path(path, "path")
     config = read_config(path)
-    attrs = {"path": str(path), "total_steps": config["total_steps"]}
-    store = Path(path) / "results.zarr"
+    store = path / "results.zarr"
     try:
         dataset = xr.open_zarr(store, consolidated=False, chunks=None)
     except FileNotFoundError:
@@ -146,18 +147,43 @@ def load(path: str | Path) -> xr.Dataset:
     if not {"seed", "update", "env_step"} <= set(dataset.coords):
         raise FileNotFoundError(f"path={str(path)!r} has no results yet: the run is being made")
     dataset = dataset.isel(seed=np.flatnonzero(dataset["seed"].values != PADDING))
-    return dataset[sorted(dataset.data_vars, key=str)].load().assign_attrs(attrs)
+    dataset = dataset[sorted(dataset.data_vars, key=str)].load()
+    arms = config["arms"].values()
+    return described(dataset, config["total_steps"], [arm["env"] for arm in arms]).assign_attrs(path=str(path))
+
+
+def described(dataset: xr.Dataset, total_steps: int, envs: list[str]) -> xr.Dataset:
+    """A dataset whose variables say in words what they are and in which units, and which environments it is of.
+
+    Args:
+        dataset: of a sweep.
+        total_steps: of each run.
+        envs: each arm's environment, by name.
+    """
+    for name, variable in dataset.variables.items():
+        variable.attrs.update(names.described(str(name)))
+    return dataset.assign_attrs(total_steps=total_steps, env=", ".join(dict.fromkeys(envs)))
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
     """The run's ``config.json``."""
-    file = Path(path) / "config.json"
+    path = guards.run_path(path, "path")
+    file = path / "config.json"
     if not file.exists():
-        raise FileNotFoundError(f"path={str(path)!r} holds no run: there is no {file.name} in it")
+        what = (
+            f"there is no {file.name} in it"
+            if path.is_dir()
+            else "it is a file"
+            if path.exists()
+            else "it is not there"
+        )
+        raise FileNotFoundError(f"path={str(path)!r} holds no run: {what}")
     config = json.loads(file.read_text())
     if config.get("format") != FORMAT:
         raise ValueError(
-            f"{file} has format={config.get('format')!r}; this version of purejaxrl_ext reads format {FORMAT}"
+            f"{file} has format={config.get('format')!r}; this version of purejaxrl_ext reads format {FORMAT}. Read it with the "
+            f"version that wrote it, {config.get('versions', {}).get('purejaxrl_ext', 'which it does not name')} "
+            f"(commit {config.get('commit')}), or run the sweep again"
         )
     return config
 
@@ -199,6 +225,7 @@ def provenance() -> dict[str, Any]:
     return {
         "format": FORMAT,
         "versions": {"python": platform.python_version(), **versions},
+        "conditions": guards.conditions(),
         "device": {"kind": device.device_kind, "platform": device.platform, "count": jax.local_device_count()},
         "commit": _commit(),
     }

@@ -19,9 +19,10 @@ import numpy as np
 import xarray as xr
 
 from purejaxrl_ext.analysis import render, stats
+from purejaxrl_ext.devices import isolated
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.loops.evaluate import evaluate
-from purejaxrl_ext.sweeps import checkpoints, results
+from purejaxrl_ext.sweeps import results, states
 from purejaxrl_ext.sweeps.sweep import load_state
 from purejaxrl_ext.types import Algorithm, Array, PyTree, State
 
@@ -169,6 +170,7 @@ class Best(NamedTuple):
         return {"arm": self.arm, "seed": self.seed, **self.cell}
 
 
+@isolated()
 def policy(
     source: str | Path | xr.Dataset,
     arm: str | None = None,
@@ -196,8 +198,9 @@ def policy(
         act = prx.policy("runs/x", arm="pfo", seed=3)
         action = act(obs)
     """
+    arm, seed, cell = states.find(source, arm, seed, cell)
     state = load_state(source, arm=arm, seed=seed, algorithm=algorithm, **cell)
-    algorithm = algorithm or _algorithm(source, arm)
+    algorithm = algorithm or states.algorithm_of(source, arm)
     return Policy(algorithm, state, greedy, dataclasses.replace(algorithm.hparams, **cell))
 
 
@@ -216,17 +219,8 @@ def best(source: str | Path | xr.Dataset, last: float = 0.1) -> Best:
     some = bool(values.notnull().any())
     check(some, "last", last, "a share of training in which a run that did not diverge has a return")
     top = values.isel(values.argmax(dim=list(values.dims)))
-    at = {str(name): top[name].item() for name in values.dims}
+    at = {str(name): top[name].item() for name in top.coords}  # also of what was selected before
     return Best(at.pop("arm"), at.pop("seed"), at, float(top))
-
-
-def _algorithm(source: str | Path | xr.Dataset, arm: str | None) -> Algorithm:
-    """What an arm ran. ``load_state`` has checked that it is there."""
-    if isinstance(source, xr.Dataset) and "states" in source.attrs:
-        arms = source.attrs["states"].arms
-        return arms[arm or next(iter(arms))]
-    arms = results.read_config(source.attrs["path"] if isinstance(source, xr.Dataset) else source)["arms"]
-    return checkpoints.remake(arms[arm or next(iter(arms))]["settings"])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

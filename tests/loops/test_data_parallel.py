@@ -9,7 +9,7 @@ from toys import Clock, Echo, equal_trees, equations, tiny
 
 import purejaxrl_ext as prx
 
-run_module = importlib.import_module("purejaxrl_ext.sweeps.run")
+wave_module = importlib.import_module("purejaxrl_ext.sweeps.wave")
 UPDATES, NUM_ENVS, NUM_STEPS = 6, 8, 3
 COLLECTIVES = {"psum", "all_gather", "axis_index", "shard_map"}
 
@@ -101,7 +101,7 @@ def test_a_sweep_that_was_stopped_goes_on_bit_for_bit(trained, tmp_path, monkeyp
         np.testing.assert_allclose(whole[name][0, 0], x, rtol=1e-5, atol=1e-5, err_msg=name)
 
     took = []
-    take = run_module.WaveRun._take
+    take = wave_module.WaveRun._take
 
     def stop(self, *args):
         if len(took) == 3:
@@ -109,9 +109,9 @@ def test_a_sweep_that_was_stopped_goes_on_bit_for_bit(trained, tmp_path, monkeyp
         took.append(take(self, *args))
         return took[-1]
 
-    monkeypatch.setattr(run_module, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(wave_module, "CHUNK_SECONDS", 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr(run_module.WaveRun, "_take", stop)
+        patch.setattr(wave_module.WaveRun, "_take", stop)
         with pytest.raises(InterruptedError):
             prx.sweep(
                 normalized(2),

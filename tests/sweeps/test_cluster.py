@@ -20,7 +20,7 @@ import worker
 from toys import Clock, tiny
 
 import purejaxrl_ext as prx
-from purejaxrl_ext.sweeps import cluster, results, run
+from purejaxrl_ext.sweeps import cluster, results, wave
 
 
 def start(path, *arguments, devices=1, slow=False, script=worker):
@@ -89,9 +89,9 @@ def test_processes_that_were_killed_go_on_as_another_number(one, tmp_path, monke
         process.kill()
     for process in two:
         process.communicate(timeout=10)
-    take = run.WaveRun._take
+    take = wave.WaveRun._take
     monkeypatch.setattr(
-        run.WaveRun, "_take", lambda self, rows, *a: (took.append(rows["loss"]), take(self, rows, *a))[1]
+        wave.WaveRun, "_take", lambda self, rows, *a: (took.append(rows["loss"]), take(self, rows, *a))[1]
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # this process may have more devices

@@ -19,7 +19,8 @@ def store(tmp_path):
     grid = {"gamma": [0.9, 0.99]}
     dataset = results.blank(["a", "b"], grid, [0, 1, 2], np.ones((2, UPDATES)))
     results.allocate(tmp_path, dataset, ["loss"], grid, seed_block=3)
-    (tmp_path / "config.json").write_text(json.dumps({"format": results.FORMAT, "total_steps": 5}))
+    arms = {name: {"env": "maze" if name == "a" else "cliff"} for name in dataset["arm"].values}
+    (tmp_path / "config.json").write_text(json.dumps({"format": results.FORMAT, "total_steps": 5, "arms": arms}))
     return tmp_path
 
 
@@ -72,6 +73,12 @@ def test_what_the_store_has_no_place_for_is_an_error(store):
         results.write_blocks(store, 0, ALL, {"loss": np.zeros((2, 3, UPDATES + 1))}, np.zeros((2, 3)), 0, UPDATES + 1)
 
 
+def test_a_dataset_says_of_which_environments_it_is(store):
+    got = prx.load(store)
+    assert got.attrs == {"path": str(store), "total_steps": 5, "env": "maze, cliff"}
+    assert got["loss"].attrs == {"long_name": "loss", "units": "1"}
+
+
 def test_what_holds_no_run(tmp_path):
     with pytest.raises(FileNotFoundError, match=tmp_path.name):
         prx.load(tmp_path)
@@ -87,6 +94,6 @@ def test_another_format_is_refused(store):
 
 def test_provenance():
     got = results.provenance()
-    assert {"format", "versions", "device", "commit"} <= got.keys()
+    assert {"format", "versions", "device", "conditions", "commit"} <= got.keys()
     assert {"python", "jax", "jaxlib", "numpy", "purejaxrl_ext"} <= got["versions"].keys()
     json.dumps(got)

@@ -19,8 +19,10 @@ import pytest
 from toys import Clock, ClockNetwork, Poison, equal_trees, tiny
 
 import purejaxrl_ext as prx
-from purejaxrl_ext.sweeps import checkpoints, locks, program, results
+from purejaxrl_ext.sweeps import checkpoints, locks, memory, program, results, stop
 
+wave_module = importlib.import_module("purejaxrl_ext.sweeps.wave")
+plan_module = importlib.import_module("purejaxrl_ext.sweeps.plan")
 run_module = importlib.import_module("purejaxrl_ext.sweeps.run")
 sweep_module = importlib.import_module("purejaxrl_ext.sweeps.sweep")
 UPDATES, PER_UPDATE = 14, 16
@@ -49,14 +51,14 @@ def whole(arms, tmp_path_factory):
 def stop_after(monkeypatch):
     """``stop_after(n)``: an exception after so many chunks, of one update each."""
 
-    monkeypatch.setattr(run_module, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(wave_module, "CHUNK_SECONDS", 0.0)
     return lambda chunks: stop_at(monkeypatch, chunks)
 
 
 def stop_at(patch, chunks):
     """Raise after so many chunks; what it returns takes that back."""
     took = []
-    take = run_module.WaveRun._take
+    take = wave_module.WaveRun._take
 
     def stop(self, *args):
         if len(took) == chunks:
@@ -64,15 +66,15 @@ def stop_at(patch, chunks):
         took.append(take(self, *args))
         return took[-1]
 
-    patch.setattr(run_module.WaveRun, "_take", stop)
-    return lambda: patch.setattr(run_module.WaveRun, "_take", take)
+    patch.setattr(wave_module.WaveRun, "_take", stop)
+    return lambda: patch.setattr(wave_module.WaveRun, "_take", take)
 
 
 @pytest.fixture(scope="module")
 def stopped_once(arms, tmp_path_factory):
     path = tmp_path_factory.mktemp("stopped") / "x"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "CHUNK_SECONDS", 0.0)
+        patch.setattr(wave_module, "CHUNK_SECONDS", 0.0)
         stop_at(patch, 3 * UPDATES + 9)
         with pytest.raises(StoppedError):
             prx.sweep(arms, out=path, **SETTINGS | EVERY_UPDATE)
@@ -155,9 +157,9 @@ def test_stopped_by_an_error(whole, stopped):
 
 def test_what_is_done_is_not_done_again(whole, stopped, monkeypatch):
     took = []
-    take = run_module.WaveRun._take
+    take = wave_module.WaveRun._take
     monkeypatch.setattr(
-        run_module.WaveRun, "_take", lambda self, rows, *a: (took.append(rows), take(self, rows, *a))[1]
+        wave_module.WaveRun, "_take", lambda self, rows, *a: (took.append(rows), take(self, rows, *a))[1]
     )
     prx.resume(stopped, progress=False)
     assert sum(rows["loss"].shape[-1] for rows in took) == UPDATES - 9
@@ -165,7 +167,7 @@ def test_what_is_done_is_not_done_again(whole, stopped, monkeypatch):
 
 def test_a_finished_run_is_only_read(whole, monkeypatch, compilations):
     path, dataset = whole
-    monkeypatch.setattr(run_module, "compiled", None)
+    monkeypatch.setattr(wave_module, "compiled", None)
     same(prx.resume(path), dataset)
     assert not compilations
 
@@ -197,9 +199,9 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(whole, stopped, monk
         raise StoppedError
 
     # It is made again,
-    monkeypatch.setattr(run_module, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(wave_module, "CHUNK_SECONDS", 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr(run_module.WaveRun, "_tell", stop)
+        patch.setattr(wave_module.WaveRun, "_tell", stop)
         with pytest.warns(RuntimeWarning, match="damaged.*the one before"), pytest.raises(StoppedError):
             prx.resume(stopped, progress=False)
     assert prx.load_state(stopped, arm="dqn", seed=5).update == int(last.name)
@@ -238,13 +240,13 @@ def test_who_reads_leaves_the_checkpoints_alone(stopped):
 
 def test_a_state_of_another_version_is_an_error_and_stays(stopped, monkeypatch):
     """A State with another slot: not damage, and nothing is removed for it."""
-    held, one_run = checkpoints_of(stopped), run_module.one_run
+    held, one_run = checkpoints_of(stopped), wave_module.one_run
 
     def other(algorithm):
         state = one_run(algorithm)
         return state.replace(carry={"more": jax.ShapeDtypeStruct((3,), np.float32)})
 
-    monkeypatch.setattr(run_module, "one_run", other)
+    monkeypatch.setattr(wave_module, "one_run", other)
     with pytest.raises(ValueError, match=r"holds nothing as .*more.*another version"):
         prx.resume(stopped, progress=False)
     assert checkpoints_of(stopped) == held
@@ -332,7 +334,7 @@ def test_a_sigterm_that_somebody_handles_is_left_to_them():
     """Submitit's jobs ignore it, and wait for the signal that sends them again."""
     before = signal.signal(signal.SIGTERM, handler := lambda *_: None)
     try:
-        with run_module.Stop():
+        with stop.Stop():
             assert signal.getsignal(signal.SIGTERM) is handler
             assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     finally:
@@ -353,7 +355,7 @@ def test_a_full_disk_loses_nothing(arms, whole, tmp_path, monkeypatch, fails):
 
         return call
 
-    monkeypatch.setattr(run_module, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(wave_module, "CHUNK_SECONDS", 0.0)
     with monkeypatch.context() as patch:
         for name in fails:
             owner = np if name == "savez" else results
@@ -549,12 +551,12 @@ def test_a_run_that_grew_without_its_store_is_mended(tmp_path):
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_each_block_is_one_process(monkeypatch, count):
     """Also of a run of one seed that two processes gave more, some of which have been made narrower since."""
-    slots = run_module.place([0], 1, 4) + run_module.place(list(range(1, 21)), 10, 4)
-    waves = run_module.cut(slots, 4, 1)[:1] + run_module.cut(slots, 4, 10, 4)
+    slots = plan_module.place([0], 1, 4) + plan_module.place(list(range(1, 21)), 10, 4)
+    waves = plan_module.cut(slots, 4, 1)[:1] + plan_module.cut(slots, 4, 10, 4)
     assert [tuple(w) for w in waves] == [(0, 1, 1), (4, 14, 10), (16, 26, 10)]
-    plan = run_module.Plan({"a": None}, {}, slots, 4, {"a": waves}, None, 1, 0, 1)
+    plan = plan_module.Plan({"a": None}, {}, slots, 4, {"a": waves}, None, 1, 0, 1)
     for width in (5, 3, 1):
-        run_module.narrow(plan, run_module.Options(), "a", [w for w in plan.waves["a"] if 4 <= w.start < 14], width)
+        run_module.narrow(plan, wave_module.Options(), "a", [w for w in plan.waves["a"] if 4 <= w.start < 14], width)
         owners: dict = {}
         monkeypatch.setattr(jax, "process_count", lambda: count)
         for index in range(count):
@@ -625,12 +627,12 @@ def test_seeds_that_do_not_fit_run_in_waves(arms, monkeypatch):
     algorithm = arms["ppo"]
     need = {n: program.compiled(algorithm, program.lay_out(algorithm, list(range(n)), {})).memory for n in (2, 8)}
     assert 0 < need[2] < need[8]
-    monkeypatch.setattr(run_module, "available_memory", lambda: need[2] / run_module.MEMORY_SHARE)
+    monkeypatch.setattr(memory, "available_memory", lambda: need[2] / memory.MEMORY_SHARE)
     with pytest.warns(RuntimeWarning, match="8 seeds at once do not fit into memory; going on with [12]$"):
         fitted = prx.sweep(algorithm, num_seeds=8, total_steps=PER_UPDATE, progress=False)
     assert np.isfinite(fitted["loss"]).all()
-    assert 1 <= run_module.fitting_width("ppo", algorithm, {}, 8, copies=0) <= 2
-    monkeypatch.setattr(run_module, "available_memory", lambda: 1000)
+    assert 1 <= memory.fitting_width("ppo", algorithm, {}, 8, copies=0) <= 2
+    monkeypatch.setattr(memory, "available_memory", lambda: 1000)
     with pytest.raises(MemoryError, match=r"arm 'ppo': one seed of its 1 grid cells needs .* GiB"):
         prx.sweep(arms, num_seeds=8, total_steps=PER_UPDATE)
 
@@ -638,7 +640,7 @@ def test_seeds_that_do_not_fit_run_in_waves(arms, monkeypatch):
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_a_device_out_of_memory_halves_the_waves(arms, tmp_path, monkeypatch, on_disk):
     """Injected, at the second wave of four seeds; the first stays as it is."""
-    start = run_module.WaveRun._start
+    start = wave_module.WaveRun._start
     widths = []
 
     def full(self, *args):
@@ -647,12 +649,12 @@ def test_a_device_out_of_memory_halves_the_waves(arms, tmp_path, monkeypatch, on
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1 byte")
         return start(self, *args)
 
-    monkeypatch.setattr(run_module.WaveRun, "_start", full)
+    monkeypatch.setattr(wave_module.WaveRun, "_start", full)
     settings = SETTINGS | {"seeds": list(range(10)), "wave_size": 4, "out": tmp_path / "x" if on_disk else None}
     with pytest.warns(RuntimeWarning, match="going on with 2"):
         halved = prx.sweep(arms["ppo"], **settings)
     assert [(w.start, w.width) for w in widths] == [(0, 4), (4, 4), (4, 2), (6, 2), (8, 2)]
-    monkeypatch.setattr(run_module.WaveRun, "_start", start)
+    monkeypatch.setattr(wave_module.WaveRun, "_start", start)
     by_two, by_four = (prx.sweep(arms["ppo"], **SETTINGS | {"seeds": list(range(10)), "wave_size": w}) for w in (2, 4))
     same(halved.isel(seed=slice(4, 10)), by_two.isel(seed=slice(4, 10)))
     same(halved.isel(seed=slice(0, 4)), by_four.isel(seed=slice(0, 4)))
@@ -663,7 +665,7 @@ def test_a_device_out_of_memory_halves_the_waves(arms, tmp_path, monkeypatch, on
 def test_waves_that_have_begun_are_not_made_narrower_for_others(arms, tmp_path, monkeypatch):
     """As when two processes have begun one each, and one of them was lost before its first checkpoint."""
     path = tmp_path / "x"
-    monkeypatch.setattr(run_module, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(wave_module, "CHUNK_SECONDS", 0.0)
     prx.sweep(arms["ppo"], out=path, **SETTINGS | EVERY_UPDATE | {"seeds": [0, 1, 2, 3], "wave_size": 2})
     shutil.rmtree(path / "checkpoints" / "ppo" / "0-2")
     newest_of_second = newest(path)
@@ -690,7 +692,7 @@ def test_waves_that_have_begun_are_not_made_narrower_for_others(arms, tmp_path, 
     ],
 )
 def test_waves_share_no_block_unless_it_is_theirs_alone(slots, block, width, start, waves):
-    assert run_module.cut(slots, block, width, start) == [run_module.Wave(*w) for w in waves]
+    assert plan_module.cut(slots, block, width, start) == [plan_module.Wave(*w) for w in waves]
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -707,15 +709,15 @@ def test_the_memory_of_a_container_or_a_job_counts(tmp_path, version):
         for name, x in zip(names, (limit, used), strict=True):
             (top / group / name).write_text(f"{x}\n")
         (top / group / "memory.stat").write_text(f"cache 5\n{'total_' * (version == 1)}inactive_file {cached}\n")
-    assert program._cgroup_memory(tmp_path) == 600
-    assert program._cgroup_memory(tmp_path / "nowhere") == np.inf
+    assert memory._cgroup_memory(tmp_path) == 600
+    assert memory._cgroup_memory(tmp_path / "nowhere") == np.inf
 
 
 def test_an_error_that_is_not_of_memory_is_raised(arms, monkeypatch):
     def fail(*args):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
-    monkeypatch.setattr(run_module.WaveRun, "_start", fail)
+    monkeypatch.setattr(wave_module.WaveRun, "_start", fail)
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         prx.sweep(arms["ppo"], **SETTINGS)
 

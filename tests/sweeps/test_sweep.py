@@ -18,6 +18,8 @@ from purejaxrl_ext.sweeps import program
 from purejaxrl_ext.sweeps.progress import Progress
 
 # The package's attribute of this name is the function.
+wave_module = importlib.import_module("purejaxrl_ext.sweeps.wave")
+plan_module = importlib.import_module("purejaxrl_ext.sweeps.plan")
 run_module = importlib.import_module("purejaxrl_ext.sweeps.run")
 UPDATES = 22
 PER_UPDATE = 16
@@ -81,7 +83,7 @@ def test_steps_that_the_rollout_does_not_divide_are_rounded_up(algorithm):
 
 def test_shorter_arms_are_padded_with_nan():
     arms = {"a": tiny("ppo"), "b": tiny("ppo", num_steps=16)}
-    plan = run_module.Plan(arms, {}, [0], 1, {}, None, total_steps=48, eval_every=0, eval_episodes=1)
+    plan = plan_module.Plan(arms, {}, [0], 1, {}, None, total_steps=48, eval_every=0, eval_episodes=1)
     ds = plan.blank()
     assert ds["env_step"].dims == ("arm", "update")
     np.testing.assert_array_equal(ds["env_step"], [[16.0, 32.0, 48.0], [32.0, 64.0, np.nan]])
@@ -117,8 +119,8 @@ def test_other_hparams_compile_nothing(dataset, compilations):
 @pytest.mark.parametrize(("capacity", "seconds"), [(1, 1.0), (7, 1e9)])
 def test_chunks_of_another_length_give_the_same_bits(algorithm, dataset, monkeypatch, capacity, seconds):
     """Neither one update a chunk nor seven, which do not divide the run."""
-    monkeypatch.setattr(run_module, "CAPACITY", capacity)
-    monkeypatch.setattr(run_module, "CHUNK_SECONDS", seconds)
+    monkeypatch.setattr(wave_module, "CAPACITY", capacity)
+    monkeypatch.setattr(wave_module, "CHUNK_SECONDS", seconds)
     again = run(algorithm, keep_states=True)
     same(again, dataset)
     for seed in SEEDS:
@@ -326,7 +328,7 @@ class Stopped(Exception):
 
 def test_a_run_that_was_stopped_can_be_loaded_as_far_as_it_came(algorithm, dataset, tmp_path, monkeypatch):
     """One update a chunk, saved each time, stopped at the seventh: what was done is there, the rest is NaN."""
-    advance = run_module.Progress.advance
+    advance = Progress.advance
     calls = []
 
     def stop(self, *args):
@@ -335,8 +337,8 @@ def test_a_run_that_was_stopped_can_be_loaded_as_far_as_it_came(algorithm, datas
             raise Stopped
         advance(self, *args)
 
-    monkeypatch.setattr(run_module, "CAPACITY", 1)
-    monkeypatch.setattr(run_module.Progress, "advance", stop)
+    monkeypatch.setattr(wave_module, "CAPACITY", 1)
+    monkeypatch.setattr(Progress, "advance", stop)
     with pytest.raises(Stopped):
         run(algorithm, out=tmp_path / "x", checkpoint_seconds=1e-9)
     loaded = prx.load(tmp_path / "x")
@@ -364,7 +366,7 @@ def test_a_run_that_has_just_been_created_is_all_nan(algorithm, tmp_path, monkey
     def stop(*args):
         raise Stopped
 
-    monkeypatch.setattr(run_module.WaveRun, "run", stop)
+    monkeypatch.setattr(wave_module.WaveRun, "run", stop)
     with pytest.raises(Stopped):
         run(algorithm, out=tmp_path / "x")
     loaded = prx.load(tmp_path / "x")
@@ -378,7 +380,7 @@ def test_an_environment_of_ones_own_has_to_be_given_again(tmp_path, monkeypatch)
     def stop(*args):
         raise Stopped
 
-    monkeypatch.setattr(run_module.WaveRun, "run", stop)
+    monkeypatch.setattr(wave_module.WaveRun, "run", stop)
     with pytest.raises(Stopped):
         run(tiny("ppo", Clock(time_limit=3)), out=tmp_path / "x")
     with pytest.raises(ValueError, match="env"):

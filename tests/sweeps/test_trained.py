@@ -50,7 +50,7 @@ def test_in_memory_and_on_disk_are_the_same_policy(swept):
             got = prx.policy(source, arm=arm, seed=3)
             equal_trees(got.state, prx.load_state(dataset, arm=arm, seed=3))
             assert got.algorithm.name == arm and got.greedy
-            assert got.algorithm.config == dataset.attrs["states"].arms[arm].config
+            assert got.algorithm.config == dataset.attrs["states"].record.arms[arm].config
 
 
 def test_samples_follow_the_policy(swept):
