@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Sequence
+from decimal import Decimal, InvalidOperation
 from types import TracebackType
 from typing import Any
 
@@ -27,9 +27,12 @@ def whole_number(text: str) -> int:
     Raises:
         ValueError: no whole number.
     """
-    number = float(text) if re.fullmatch(r"[+-]?\d+(\.\d*)?[eE]\+?\d{1,2}", text) else int(text)
-    if number != int(number):
-        raise ValueError(f"{text} is no whole number")
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        number = Decimal("NaN")
+    if not number.is_finite() or number.adjusted() > 18 or number != int(number):
+        raise ValueError(f"{text!r} is no whole number")
     return int(number)
 
 

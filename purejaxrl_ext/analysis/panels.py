@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,6 +64,11 @@ def label(metric: str, dataset: xr.Dataset | None = None) -> str:
     else:
         text = LABELS.get(name, name.replace("_", " "))
     return f"{text}, after the update" if end else text
+
+
+def axis_label(metric: str, dataset: xr.Dataset) -> str:
+    """:func:`label` in lines that a panel is high enough for."""
+    return textwrap.fill(label(metric, dataset), 38)
 
 
 def heading(dataset: xr.Dataset, text: str) -> str:

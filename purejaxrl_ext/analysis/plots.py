@@ -20,6 +20,7 @@ from purejaxrl_ext.analysis.panels import (
     FILE_DPI,
     LINES,
     Line,
+    axis_label,
     dress,
     finish,
     heading,
@@ -60,8 +61,8 @@ def curves(
         dataset: of a sweep; select with ``dataset.sel(...)`` to show less. What has not been computed yet is left out,
             and so is a run from the update on at which its loss was not finite (the legend says of how many).
         metrics: names.
-        by: the dimension that colours tell apart; the other ones get line styles. None: the first, ``arm`` or the first
-            of ``dims``.
+        by: the dimension that colours tell apart; the other ones get line styles. None: the first that has several
+            values, ``arm`` before others.
         center: ``"mean"`` or ``"iqm"`` over seeds.
         interval: ``"bootstrap"`` (95%, over seeds) or ``"minmax"``.
         smooth: α of an exponential moving average per update, in (0, 1]; None or 1: none. Metrics that are measured
@@ -85,7 +86,7 @@ def curves(
         for line in shown:
             of_arm = {d: i for d, i in line.cell.items() if d in finished.dims}
             _draw(panel, dataset.isel(line.cell), finished.isel(of_arm), metric, kind, line)
-        panel.set_ylabel(label(metric, dataset))
+        panel.set_ylabel(axis_label(metric, dataset))
         panel.set_xlabel("environment steps")
         panel.xaxis.set_major_formatter(FuncFormatter(_short))
         panel.margins(x=0.01)
@@ -112,7 +113,8 @@ def against(
         dataset: of a sweep with a ``grid``, or whose arms have dimensions (``dims=``).
         x: the dimension along the axis, which is logarithmic where positive numbers span more than a factor of ten.
         metric: of which each run's score is the mean over the last share ``last`` of its updates.
-        by: the dimension that colours tell apart; the other ones get line styles. None: the first that is not ``x``.
+        by: the dimension that colours tell apart; the other ones get line styles. None: the first that has several
+            values and is not ``x``.
         center: ``"mean"`` or ``"iqm"`` over seeds; the bars are its 95% bootstrap interval.
         last: see ``metric``.
         path: save the figure there as well; its suffix says the format.
@@ -135,9 +137,9 @@ def against(
         _bars(panel, dataset[x], stats.bootstrap(values.isel(line.cell), center), line, i - (len(shown) - 1) / 2)
     _axis(panel, dataset[x])
     panel.set_xlabel(label(x, dataset))
-    panel.set_ylabel(label(metric, dataset))
+    panel.set_ylabel(axis_label(metric, dataset))
     dress(panel)
-    text = f"{over_seeds(dataset.sizes['seed'], center)}, last {last:.0%} of training"
+    text = f"last {last:.0%} of training, {over_seeds(dataset.sizes['seed'], center)}"
     return finish(figure, panel, path, heading(dataset, text))
 
 
@@ -157,7 +159,7 @@ def _dims(dataset: xr.Dataset, by: str | None, center: str, x: str | None = None
     dims = [d for d in stats.cells(dataset) if d != x]
     check(by is None or by in dims, "by", by, f"None or one of {', '.join(map(repr, dims))}")
     several = [d for d in dims if dataset.sizes[d] > 1]
-    return dims, by or next(iter([*(several if x else []), *dims]), None)
+    return dims, by or next(iter([*several, *dims]), None)
 
 
 def _bars(panel: Axes, x: xr.DataArray, interval: tuple[xr.DataArray, ...], line: Line, beside: float) -> None:

@@ -40,6 +40,7 @@ __all__ = [
     "Table",
     "aggregate",
     "aggregates",
+    "arm_dims",
     "bootstrap",
     "cells",
     "check_metrics",
@@ -84,23 +85,34 @@ def whole(dataset: xr.Dataset) -> xr.Dataset:
     names = metric_names(dataset)
     check(bool(names), "dataset", list(dataset.data_vars), "one of a sweep, with metrics along 'update'")
     check("env_step" in dataset.coords, "dataset", list(dataset.coords), "one of a sweep, with 'env_step' among them")
+    arms = arm_dims(dataset)
     gone = [str(n) for n, x in dataset.coords.items() if x.ndim == 0 and n not in ("env_step", "seed", "update")]
     dataset = dataset.expand_dims([*gone, *({"seed"} - set(dataset.dims))])
-    lost = {name: dataset[name].values for name in gone}
+    lost = {name: dataset[name].values for name in gone if name in arms}
     dataset = dataset.assign_coords(env_step=dataset["env_step"].drop_vars(gone, errors="ignore").expand_dims(lost))
-    # Dimensions of names first, as those of arms are in a whole dataset; the other ones are most likely the grid's.
-    named = [name for name in gone if dataset[name].dtype.kind not in "iuf"]
-    dataset = dataset.transpose(*named, ..., *(n for n in gone if n not in named), "seed", "update")
+    dataset = dataset.transpose(*arms, ..., "seed", "update")
     if "diverged_at" not in dataset:
         never = xr.full_like(dataset[names[0]].isel(update=0, drop=True), np.nan, np.float32)
         dataset = dataset.assign(diverged_at=never)
     return dataset
 
 
+def arm_dims(dataset: xr.Dataset) -> list[str]:
+    """The dimensions that tell arms apart, as far as they are still known: ``arm``, or those of ``sweep(dims=...)``.
+
+    They are the dataset's ``attrs["dims"]``; without that, those that its ``env_step`` has.
+    """
+    known = dataset.attrs.get("dims", ["arm", *(d for d in dataset["env_step"].dims if d != "update")])
+    return [
+        str(d)
+        for d in dict.fromkeys([known] if isinstance(known, str) else known)
+        if d in [*dataset.coords, *dataset.dims]
+    ]
+
+
 def cells(dataset: xr.Dataset) -> list[str]:
     """The dimensions that tell arms and grid cells apart: all but ``seed`` and ``update``, those of arms first."""
-    dims = [str(d) for d in dataset[metric_names(dataset)[0]].dims]
-    return sorted((d for d in dims if d not in ("seed", "update")), key=lambda d: d not in dataset["env_step"].dims)
+    return [str(d) for d in dataset[metric_names(dataset)[0]].dims if d not in ("seed", "update")]
 
 
 def diverged(dataset: xr.Dataset) -> xr.DataArray:

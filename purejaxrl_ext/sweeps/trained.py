@@ -186,20 +186,21 @@ class Best(NamedTuple):
     """The best run of a sweep.
 
     Attributes:
-        arm, seed: which; None in place of ``arm`` where the sweep's arms have dimensions of their own.
-        cell: the value of each swept setting, and the arm's label along each dimension of its own.
+        arm: its name; where arms have several dimensions, its labels along them, ``("ppo", 8)``.
+        seed: which.
+        cell: the value of each swept setting.
         value: its mean return over the last tenth of training.
     """
 
-    arm: str | None
+    arm: Any
     seed: int
-    cell: dict[str, Any]
+    cell: dict[str, float]
     value: float
 
     @property
     def where(self) -> dict[str, Any]:
         """What :func:`policy` and ``load_state`` take: ``policy(source, **best(source).where)``."""
-        return ({} if self.arm is None else {"arm": self.arm}) | {"seed": self.seed, **self.cell}
+        return {"arm": self.arm, "seed": self.seed, **self.cell}
 
 
 def policy(
@@ -208,19 +209,18 @@ def policy(
     seed: int = 0,
     *,
     greedy: bool = True,
-    algorithm: Algorithm | str | None = None,
-    **cell: Any,
+    algorithm: Algorithm | None = None,
+    **cell: float,
 ) -> Policy:
     """The policy of one run of a sweep.
 
     Args:
         source: a run's directory, or the dataset of a sweep with ``out=...`` or ``keep_states=True``.
-        arm: its name; where arms have dimensions, its labels (``("ppo", 8)``), or each by its dimension's name
-            (``num_epochs=8``). May be left out where there is one.
+        arm: its name, or where arms have several dimensions its labels, ``("ppo", 8)``; may be left out where there is
+            one.
         seed: the seed.
         greedy: act by the mode of the policy, or sample (of a Q-learner, with ε as at the end of training).
-        algorithm: what the arm ran, where it has an environment or a network of your own; or the arm's label along a
-            dimension of that name.
+        algorithm: what the arm ran, where it has an environment or a network of your own.
         **cell: the value of each swept setting.
 
     Raises:
@@ -231,12 +231,8 @@ def policy(
         act = prx.policy("runs/x", arm="pfo", seed=3)
         action = act(obs)
     """
-    check(
-        algorithm is None or isinstance(algorithm, Algorithm | str),
-        "algorithm",
-        algorithm,
-        "an algorithm from prx.make, or a label along a dimension of that name",
-    )
+    fits = algorithm is None or isinstance(algorithm, Algorithm)
+    check(fits, "algorithm", algorithm, "an algorithm from prx.make")
     state = load_state(source, arm=arm, seed=seed, algorithm=algorithm, **cell)
     algorithm = algorithm or _algorithm(source, arm)
     return Policy(algorithm, state, greedy, dataclasses.replace(algorithm.hparams, **cell))
@@ -252,13 +248,14 @@ def best(source: str | Path | xr.Dataset, last: float = 0.1) -> Best:
     Raises:
         ValueError: no run has a return: all diverged, or no episode has ended in that share of training.
     """
-    dataset = source if isinstance(source, xr.Dataset) else results.load(source)
-    values = stats.scores(stats.whole(dataset), "episode_return", last)
+    dataset = stats.whole(source if isinstance(source, xr.Dataset) else results.load(source))
+    values = stats.scores(dataset, "episode_return", last)
     some = bool(values.notnull().any())
     check(some, "last", last, "a share of training in which a run that did not diverge has a return")
     top = values.isel(values.argmax(dim=list(values.dims)))
     at = {str(name): top[name].item() for name in values.dims}
-    return Best(at.pop("arm", None), at.pop("seed"), at, float(top))
+    arm = tuple(at.pop(name) for name in stats.arm_dims(dataset))
+    return Best(arm[0] if len(arm) == 1 else arm, at.pop("seed"), at, float(top))
 
 
 def _algorithm(source: str | Path | xr.Dataset, arm: str | None) -> Algorithm:
@@ -283,7 +280,7 @@ def _cast(obs: Any, dtype: np.dtype) -> Array:
         ValueError: numbers that ``dtype`` cannot hold.
     """
     obs = obs if isinstance(obs, jax.Array) else np.asarray(obs)
-    if obs.dtype == dtype or dtype.kind == "f":
+    if obs.dtype == dtype or jnp.issubdtype(dtype, jnp.floating):
         return jnp.asarray(obs, dtype)
     allowed = f"{dtype}, as the environment gives it, or numbers which that can hold"
     # Inside jit there are no numbers to look at: only what always fits is cast.
