@@ -93,7 +93,8 @@ def main(study: Study) -> None:
         dataset = prx.sweep(
             algorithms, num_seeds=study.num_seeds, total_steps=study.total_steps, eval_every=every, keep_states=True
         )
-        curves[f"{TITLES[env]}: greedy return"] = dataset["eval_return"].where(np.isnan(dataset["diverged_at"]))
+        greedy = dataset["eval_return"].where(np.isnan(dataset["diverged_at"]))
+        curves[env] = greedy.assign_attrs(long_name=f"{TITLES[env]}: greedy return", units="")
         for arm, algorithm in algorithms.items():
             table.add_row(TITLES[env], arm, *judged(study, dataset, arm, algorithm))
     finished = dataset["diverged_at"] * np.nan

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 import purejaxrl_ext as prx
-from purejaxrl_ext.analysis import plots, stats
+from purejaxrl_ext.analysis import panels, plots, stats
 from purejaxrl_ext.sweeps import logs
 
 
@@ -123,11 +123,10 @@ def trained(arms: Mapping[str, prx.Algorithm], study: Report, out: Path) -> xr.D
 def rich_table(table: pd.DataFrame, metrics: Sequence[str], title: str, study: Report, dataset: xr.Dataset) -> Table:
     """One row per arm: estimate [low, high] of each metric."""
     share = f"last {study.last:.0%} of {int(np.nanmax(dataset['env_step'])):,} steps"
-    center = {"mean": "mean", "iqm": "interquartile mean"}[study.center]
-    shown = Table(title=f"{title}, {share}: {center} over {study.num_seeds} seeds [95% bootstrap interval]")
+    shown = Table(title=f"{title}, {share}: {panels.over_seeds(study.num_seeds, study.center)}")
     shown.add_column("arm")
     for metric in metrics:
-        shown.add_column(plots.label(metric), justify="right")
+        shown.add_column(plots.label(metric, dataset), justify="right")
     for arm in dataset["arm"].values:
         shown.add_row(str(arm), *(cell_text(table.loc[(arm, metric)]) for metric in metrics))
     return shown

@@ -15,13 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from purejaxrl_ext.analysis import stats
+from purejaxrl_ext.analysis.centers import FEW
 
 # Okabe & Ito (2008): told apart with every common colour vision, and in grey.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", ":", "-.")
 MARKERS = "os^Dv"
 FILE_DPI = 120  # of what is saved; what is shown follows matplotlib's "figure.dpi"
-FEW = 3  # seeds, of which a 95% bootstrap interval is no more than the range
 
 LABELS = {
     "episode_return": "return per episode",

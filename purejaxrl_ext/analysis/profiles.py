@@ -12,7 +12,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from purejaxrl_ext.analysis import stats
-from purejaxrl_ext.analysis.panels import COLORS, FEW, dress, finish, heading, label
+from purejaxrl_ext.analysis.centers import FEW
+from purejaxrl_ext.analysis.panels import COLORS, dress, finish, heading, label
 from purejaxrl_ext.errors import check
 
 

@@ -30,7 +30,7 @@ from purejaxrl_ext.analysis.aggregates import (
     resample,
     task_median,
 )
-from purejaxrl_ext.analysis.centers import CENTERS, bootstrap, iqm, mean
+from purejaxrl_ext.analysis.centers import CENTERS, FEW, bootstrap, iqm, mean
 from purejaxrl_ext.errors import check, unknown_name
 
 __all__ = [
@@ -130,7 +130,8 @@ def exists(dataset: xr.Dataset) -> xr.DataArray:
 def computed(dataset: xr.Dataset) -> xr.DataArray:
     """Which updates have been computed: bool ``[arm, update]``."""
     arms = dataset["env_step"].dims
-    some = [x.notnull().any([d for d in x.dims if d not in arms]) for x in map(dataset.get, metric_names(dataset))]
+    metrics = [dataset[name] for name in metric_names(dataset)]
+    some = [x.notnull().any([d for d in x.dims if d not in arms]) for x in metrics]
     known = functools.reduce(operator.or_, some)
     # All updates up to the last with a number: one in between may lack every number.
     return known.isel(update=slice(None, None, -1)).cumsum("update").isel(update=slice(None, None, -1)) > 0
@@ -242,7 +243,8 @@ def summary(
             seeds = values["seed"].values[lost[where]]
             counts = {"num_seeds": int(np.isfinite(values.values[where]).sum()), "num_diverged": len(seeds)}
             rows.append(cell | interval | counts | {"diverged_seeds": ", ".join(map(str, seeds))})
-    return _table(rows, [*dims, "metric"], f"{center} [{level:.0%} interval]")
+    few = 1 < dataset.sizes["seed"] <= FEW and level >= 0.95
+    return _table(rows, [*dims, "metric"], f"{center} [{'range' if few else f'{level:.0%} interval'}]")
 
 
 def _table(rows: list[dict[str, Any]], index: list[str], what: str) -> Table:

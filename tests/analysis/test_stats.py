@@ -323,11 +323,20 @@ def test_a_table_prints_whole_on_80_columns():
     assert "1 (seed 2)" in repr(table)
     healthy = stats.summary(ds.sel(arm="pfo"), ["actor_preactivation_norm"], num_resamples=50)
     assert max(map(len, repr(healthy).splitlines())) <= 80
-    assert "mean [95% interval]" in repr(healthy) and "diverged" not in repr(healthy)
+    assert "mean [range]" in repr(healthy) and "diverged" not in repr(healthy)
     assert "153.8 [148.1, 160]" in table._repr_html_()
     # Still numbers.
     assert table.loc[("ppo", 3e-4, "episode_return"), "high"] == pytest.approx(160.0)
     assert table.round(1)["high"].tolist()[0] == 160.0
+
+
+def test_the_header_says_what_stands_in_brackets():
+    """Of three seeds a 95% bootstrap interval is the range; of four it is less."""
+    for seeds, said in ((1, "mean [95% interval]"), (3, "mean [range]"), (4, "mean [95% interval]")):
+        table = stats.summary(sweep_like([np.arange(float(seeds))], ["a"]))
+        assert said in repr(table)
+        if seeds > 1:
+            assert (table["high"].item() == seeds - 1.0) == (seeds == 3)
 
 
 def test_one_seed_says_so_and_no_number_too():
