@@ -25,10 +25,12 @@ def peak_memory() -> int:
 
 
 def say(**answer: Any) -> None:
+    """One answer to who started this process."""
     print("@" + json.dumps(answer), flush=True)
 
 
 def main() -> None:
+    """Compile once, then run once per line of standard input."""
     job = json.loads(sys.stdin.readline())
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(lambda event, seconds, **_: compiled.append(event))

@@ -58,10 +58,12 @@ def translate(algorithm: str, settings: dict[str, Any], total_steps: int) -> dic
 
 
 def say(**answer: Any) -> None:
+    """One answer to who started this process."""
     print("@" + json.dumps(answer), flush=True)
 
 
 def main() -> None:
+    """Compile once, then run once per line of standard input."""
     job = json.loads(sys.stdin.readline())
     settings = translate(job["algorithm"], job["settings"], job["total_steps"])
     algo = get_algo(job["algorithm"]).create(env=job["env"], **settings)

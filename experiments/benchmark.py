@@ -95,6 +95,7 @@ class Worker:
         self.compiled = self.answer()
 
     def tell(self, line: str) -> None:
+        """Write a line to the process."""
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(line + "\n")
@@ -103,6 +104,7 @@ class Worker:
             pass  # answer() says why
 
     def answer(self) -> dict[str, Any]:
+        """Its next answer; ``ValueError`` with its last words if it has ended."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.startswith("@"):
@@ -113,16 +115,19 @@ class Worker:
         raise ValueError(f"{shlex.join(map(str, self.process.args))}: {last}")  # type: ignore[arg-type]
 
     def once(self) -> dict[str, Any]:
+        """One timed run."""
         self.tell("run")
         return self.answer()
 
     def close(self) -> None:
+        """End the process."""
         self.process.kill()
         self.process.wait()
         self.errors.close()
 
 
 def main(benchmark: Benchmark) -> None:
+    """Time every contestant at every number of seeds; table."""
     settings = SETTINGS.get(benchmark.algorithm, {}) | parse_settings(benchmark.set)
     for name, value in (("repeats", benchmark.repeats), ("total_steps", benchmark.total_steps)):
         if value < 1:
@@ -181,6 +186,7 @@ def compete(benchmark: Benchmark, contestants: list, num_seeds: int, console: Co
 
 
 def row(name: str, num_seeds: int, compiled: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, Any]:
+    """A contestant's line of the table: medians, most memory."""
     seconds = statistics.median(r["seconds"] for r in results)
     return {
         "name": name,
@@ -205,6 +211,7 @@ COLUMNS = ("seeds", "", "compile (s)", "run (s)", "env steps/s", "peak memory (M
 
 
 def cells(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """The table as text, by line and column."""
     return [
         [
             str(r["num_seeds"]),
@@ -220,6 +227,7 @@ def cells(rows: list[dict[str, Any]]) -> list[list[str]]:
 
 
 def show(rows: list[dict[str, Any]], title: str, note: str) -> None:
+    """Print the table, and what metrics cost and compiled again."""
     table = Table(title=title, caption=note)
     for i, column in enumerate(COLUMNS):
         table.add_column(column, justify="left" if i == 1 else "right")
@@ -235,16 +243,19 @@ def show(rows: list[dict[str, Any]], title: str, note: str) -> None:
 
 
 def as_markdown(rows: list[dict[str, Any]], title: str, note: str) -> str:
+    """The table as Markdown."""
     lines = [f"# {title}", "", "| " + " | ".join(COLUMNS) + " |", "|--:|:--|" + "--:|" * (len(COLUMNS) - 2)]
     lines += ["| " + " | ".join(line) + " |" for line in cells(rows)]
     return "\n".join([*lines, "", note, ""])
 
 
 def versions(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """The JAX that each contestant ran with."""
     return {r["name"]: r["version"] for r in rows if r["name"] != PLAIN}
 
 
 def cores() -> int:
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,27 +43,17 @@ class Study:
 
 
 def main(study: Study) -> None:
+    """Run the three methods; lines of numbers and the figure."""
     if not (study.num_seeds >= 1 and study.num_episodes >= 1 and study.num_steps >= 1):
         raise ValueError(f"{study} is not allowed: num_seeds, num_episodes and num_steps must be at least 1")
     began = time.perf_counter()
     mdp = mdps.cliff_walking()
     cells = mdps.read_map(mdps.CLIFF).cells
-    keys = jax.random.split(jax.random.key(0), study.num_seeds)
     figure = Figure(figsize=(11.5, 4.2), dpi=90, layout="constrained")
     returns, grid = figure.subplots(1, 2, width_ratios=(1, 1.35))
     draw_cliff(grid)
     for i, ((name, bootstrap), color) in enumerate(zip(ARMS.items(), COLORS, strict=True)):
-        run = partial(
-            control.learn,
-            mdp=mdp,
-            bootstrap=bootstrap,
-            num_steps=study.num_steps,
-            num_episodes=study.num_episodes,
-            alpha=study.alpha,
-            epsilon=study.epsilon,
-            gamma=1.0,
-        )
-        learned = jax.jit(jax.vmap(run))(keys)
+        learned = run(study, mdp, bootstrap)
         finished = np.isfinite(learned.episode_return).all(-1)
         if not finished.any():
             raise ValueError(
@@ -92,6 +83,21 @@ def main(study: Study) -> None:
     study.figure.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(study.figure)
     print(f"{study.figure}; {time.perf_counter() - began:.0f} s")
+
+
+def run(study: Study, mdp: mdps.MDP, bootstrap: Callable) -> control.Learned:
+    """What every seed learned by one method."""
+    learn = partial(
+        control.learn,
+        mdp=mdp,
+        bootstrap=bootstrap,
+        num_steps=study.num_steps,
+        num_episodes=study.num_episodes,
+        alpha=study.alpha,
+        epsilon=study.epsilon,
+        gamma=1.0,
+    )
+    return jax.jit(jax.vmap(learn))(jax.random.split(jax.random.key(0), study.num_seeds))
 
 
 def smooth(x: np.ndarray, width: int = 10) -> np.ndarray:

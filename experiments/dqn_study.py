@@ -37,6 +37,7 @@ class Study(Report):
 
 
 def main(study: Study) -> None:
+    """Train the four arms and report."""
     if study.metrics_every < 1:
         raise ValueError(f"metrics_every={study.metrics_every} is not allowed: the study is about what it measures")
     shared: dict[str, Any] = {

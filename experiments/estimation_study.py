@@ -49,6 +49,7 @@ class Study:
 
 
 def main(study: Study) -> None:
+    """Measure all estimators; lines of numbers and the figure."""
     if min(study.num_seeds, study.num_episodes, study.num_states) < 1:
         raise ValueError(f"{study} is not allowed: num_seeds, num_episodes and num_states must be at least 1")
     began = time.perf_counter()
@@ -63,33 +64,12 @@ def main(study: Study) -> None:
     whole = float((episodes.terminated.any(-1)).mean())
     steps = joined(episodes)
 
-    estimators = {
-        "n-step TD (figure 7.2)": (prediction.n_step_td, "n", NS),
-        "off-line λ-return (figure 12.3)": (prediction.offline_lambda_return, "λ", LAMBDAS),
-        "TD(λ), accumulating traces (figure 12.6)": (prediction.td_lambda, "λ", LAMBDAS),
-    }
     figure = Figure(figsize=(13.5, 7.6), dpi=75, layout="constrained")
     panels = figure.subplots(2, 3)
-    for panel, (title, (estimator, name, values)) in zip(panels[0], estimators.items(), strict=True):
-        start = time.perf_counter()
-        errors = sweep_errors(
-            estimator, values, episodes if estimator is prediction.offline_lambda_return else steps, truth
-        )
-        draw_errors(panel, title, name, values, errors)
-        best = np.unravel_index(np.argmin(errors), errors.shape)
-        print(
-            f"{title}: least RMS error {errors[best]:.4f} at {name} = {values[best[0]]}, α = {ALPHAS[best[1]]}; "
-            f"{time.perf_counter() - start:.0f} s"
-        )
-
-    for panel, (name, values, target, exact_bias) in zip(panels[1], targets_of(walk, policy, truth), strict=False):
-        bias, variance = bias_variance(target, values, steps, truth)
-        draw_parts(panel, name, values, bias, variance)
-        known = jnp.square(jax.vmap(exact_bias)(jnp.asarray(values)))[:, 1:-1].mean(-1)
-        panel.plot(np.arange(len(values)), known, "k.", label="bias² in closed form")
-        panel.legend(frameon=False)
-        panel.set_title(f"targets over {name}, V = 0", fontsize="medium")
-        print(f"targets over {name}: estimated bias² is within {np.abs(bias - known).max():.4f} of the closed form")
+    for panel, (title, estimator) in zip(panels[0], estimators().items(), strict=True):
+        panel_of_errors(panel, title, *estimator, episodes, steps, truth)
+    for panel, target in zip(panels[1], targets_of(walk, policy, truth), strict=False):
+        panel_of_targets(panel, *target, steps, truth)
     bias, variance = learned(NS, study.alpha, steps, truth)
     draw_parts(panels[1, 2], "n", NS, bias, variance)
     panels[1, 2].legend(frameon=False)
@@ -103,6 +83,56 @@ def main(study: Study) -> None:
     study.figure.parent.mkdir(parents=True, exist_ok=True)
     save(figure, study.figure)
     print(f"{study.figure}; {whole:.2%} of the episodes ended by themselves; {time.perf_counter() - began:.0f} s")
+
+
+def estimators() -> dict[str, tuple[Callable, str, tuple]]:
+    """(estimator, name of its number, the numbers) by the title of its panel."""
+    return {
+        "n-step TD (figure 7.2)": (prediction.n_step_td, "n", NS),
+        "off-line λ-return (figure 12.3)": (prediction.offline_lambda_return, "λ", LAMBDAS),
+        "TD(λ), accumulating traces (figure 12.6)": (prediction.td_lambda, "λ", LAMBDAS),
+    }
+
+
+def panel_of_errors(
+    panel: Axes,
+    title: str,
+    estimator: Callable,
+    name: str,
+    values: tuple,
+    episodes: prediction.Trajectory,
+    steps: prediction.Trajectory,
+    truth: Array,
+) -> None:
+    """One estimator's errors, drawn, and the least of them in a line."""
+    start = time.perf_counter()
+    data = episodes if estimator is prediction.offline_lambda_return else steps
+    errors = sweep_errors(estimator, values, data, truth)
+    draw_errors(panel, title, name, values, errors)
+    best = np.unravel_index(np.argmin(errors), errors.shape)
+    print(
+        f"{title}: least RMS error {errors[best]:.4f} at {name} = {values[best[0]]}, α = {ALPHAS[best[1]]}; "
+        f"{time.perf_counter() - start:.0f} s"
+    )
+
+
+def panel_of_targets(
+    panel: Axes,
+    name: str,
+    values: tuple,
+    target: Callable,
+    exact_bias: Callable,
+    steps: prediction.Trajectory,
+    truth: Array,
+) -> None:
+    """Bias and variance of one kind of target, measured and in closed form."""
+    bias, variance = bias_variance(target, values, steps, truth)
+    draw_parts(panel, name, values, bias, variance)
+    known = jnp.square(jax.vmap(exact_bias)(jnp.asarray(values)))[:, 1:-1].mean(-1)
+    panel.plot(np.arange(len(values)), known, "k.", label="bias² in closed form")
+    panel.legend(frameon=False)
+    panel.set_title(f"targets over {name}, V = 0", fontsize="medium")
+    print(f"targets over {name}: estimated bias² is within {np.abs(bias - known).max():.4f} of the closed form")
 
 
 def joined(episodes: prediction.Trajectory) -> prediction.Trajectory:

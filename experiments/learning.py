@@ -24,7 +24,6 @@ BUDGETS = {
     "MountainCarContinuous-v0": 1_000_000,
     "Breakout-MinAtar": 10_000_000,
 }
-RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True)
@@ -40,11 +39,13 @@ class Learning:
     """environment steps of each run; default: by environment, 500,000 to 10,000,000"""
     preset: str | None = "tuned"
     """named settings; none: the defaults"""
-    results: Path = RESULTS
-    """directory of the table, learning-<algorithm>.md; what it says of other environments stays"""
+    results: Path = Path("runs/learning")
+    """directory of the table, learning-<algorithm>.md; what it says of other environments stays. The project's own tables
+    are in experiments/results"""
 
 
 def main(learning: Learning) -> None:
+    """Train on every environment, show the table and write it."""
     if not learning.envs:
         raise ValueError("envs=() is not allowed: it must be at least one environment")
     # What is wrong with any environment is said before the first is trained.
@@ -82,6 +83,7 @@ def trained_returns(algorithm: prx.Algorithm, learning: Learning, total_steps: i
 
 
 def budget(env: str) -> int:
+    """Environment steps of a run where none are asked for."""
     return BUDGETS.get(env, 10_000_000 if env.endswith("-MinAtar") else 500_000)
 
 
@@ -89,6 +91,7 @@ COLUMNS = ("environment", "env steps", "seeds", "greedy return [95% bootstrap in
 
 
 def row(env: str, learning: Learning, steps: int, returns: np.ndarray, seconds: float) -> tuple[str, ...]:
+    """An environment's line of the table, as text by column."""
     estimate, low, high = (float(x) for x in stats.bootstrap(returns, num_resamples=10_000))
     bounds = f"{low:.1f}, {high:.1f}" if np.isfinite(low) else "one seed"
     text = f"{estimate:.1f} [{bounds}]"
@@ -96,11 +99,13 @@ def row(env: str, learning: Learning, steps: int, returns: np.ndarray, seconds: 
 
 
 def heading(learning: Learning) -> str:
+    """The table's title, which says what its numbers are."""
     preset = "default settings" if learning.preset is None else f"preset {learning.preset!r}"
     return f"{learning.algorithm}, {preset}: mean over seeds of {learning.num_episodes} greedy episodes"
 
 
 def show(rows: dict[str, tuple[str, ...]], learning: Learning) -> None:
+    """Print the table."""
     table = Table(title=heading(learning))
     for i, column in enumerate(COLUMNS):
         table.add_column(column, justify="left" if i == 0 else "right")

@@ -50,6 +50,7 @@ class Study:
 
 
 def arms(study: Study, env: str) -> dict[str, prx.Algorithm]:
+    """The three agents on one environment, by name."""
     name, settings = ENVS[env]
     shared: dict[str, Any] = settings | {
         "num_envs": 16,
@@ -67,6 +68,7 @@ def arms(study: Study, env: str) -> dict[str, prx.Algorithm]:
 
 
 def main(study: Study) -> None:
+    """Train every agent on every environment; table and figure."""
     unknown = [env for env in study.envs if env not in ENVS]
     if unknown or not study.envs:
         raise ValueError(f"envs={study.envs} is not allowed: it must be some of {', '.join(ENVS)}")
@@ -76,6 +78,8 @@ def main(study: Study) -> None:
     # What is wrong with any environment is said before the first is trained.
     made = {env: arms(study, env) for env in study.envs}
     out = study.out or fresh_directory(Path("runs"))
+    if out.exists():
+        raise ValueError(f"--out {out} is there already: choose another")
     out.mkdir(parents=True)
     table = Table(
         title=f"Greedy return after {study.total_steps:,} steps, mean [95% interval]; worst of {study.num_seeds} seeds"
@@ -89,7 +93,8 @@ def main(study: Study) -> None:
         dataset = prx.sweep(
             algorithms, num_seeds=study.num_seeds, total_steps=study.total_steps, eval_every=every, keep_states=True
         )
-        curves[f"{TITLES[env]}: greedy return"] = dataset["eval_return"].where(np.isnan(dataset["diverged_at"]))
+        greedy = dataset["eval_return"].where(np.isnan(dataset["diverged_at"]))
+        curves[env] = greedy.assign_attrs(long_name=f"{TITLES[env]}: greedy return", units="")
         for arm, algorithm in algorithms.items():
             table.add_row(TITLES[env], arm, *judged(study, dataset, arm, algorithm))
     finished = dataset["diverged_at"] * np.nan

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 import purejaxrl_ext as prx
-from purejaxrl_ext.analysis import plots, stats
+from purejaxrl_ext.analysis import panels, plots, stats
 from purejaxrl_ext.sweeps import logs
 
 
@@ -62,32 +62,11 @@ def run_and_report(
     arms: Mapping[str, prx.Algorithm], study: Report, title: str, table_of: Sequence[str], figure_of: Sequence[str]
 ) -> None:
     """Train every arm with every seed; print the table, save table and figures beside the results."""
-    for name, value in (("smooth", study.smooth), ("last", study.last)):
-        if value is not None and not 0.0 < value <= 1.0:
-            raise ValueError(f"{name}={value} is not allowed: it must be in (0, 1]")
+    check(study)
     began = time.perf_counter()
-    for name in ("resume", "distributed"):
-        if getattr(study, name) and study.out is None:
-            raise ValueError(f"{name}=True needs --out, the directory of the run")
     out = study.out or fresh_directory(Path("runs"))
-    log = [logs.TensorBoard()] if study.tensorboard else []
-    log += [logs.WandB(study.wandb)] if study.wandb else []
-    settings = {
-        "num_seeds": study.num_seeds,
-        "total_steps": study.total_steps,
-        "checkpoint_seconds": study.checkpoint_seconds,
-        "log": log,
-    }
     print(f"{title}, {study.num_seeds} seeds, {study.total_steps:,} environment steps each, into {out}")
-    try:
-        if study.resume and (out / "config.json").exists():
-            dataset = prx.resume(out, arms=arms, **settings)
-        else:
-            dataset = prx.sweep(arms, out=out, wave_size=study.wave_size, **settings)
-    except KeyboardInterrupt:
-        print(f"\n{stopped(out)}", file=sys.stderr)
-        raise SystemExit(130) from None
-
+    dataset = trained(arms, study, out)
     if jax.process_index() > 0:
         return  # the first of several processes reports for all
     table = stats.summary(dataset, table_of, last=study.last, center=study.center)
@@ -109,20 +88,52 @@ def run_and_report(
     print(f"took {time.perf_counter() - began:.0f} s")
 
 
+def check(study: Report) -> None:
+    """Raise ``ValueError`` where settings that every study has are not allowed."""
+    for name, value in (("smooth", study.smooth), ("last", study.last)):
+        if value is not None and not 0.0 < value <= 1.0:
+            raise ValueError(f"{name}={value} is not allowed: it must be in (0, 1]")
+    for name in ("resume", "distributed"):
+        if getattr(study, name) and study.out is None:
+            raise ValueError(f"{name}=True needs --out, the directory of the run")
+
+
+def trained(arms: Mapping[str, prx.Algorithm], study: Report, out: Path) -> xr.Dataset:
+    """The results of all arms in ``out``: of a new run, or of one that went on."""
+    log = [logs.TensorBoard()] if study.tensorboard else []
+    log += [logs.WandB(study.wandb)] if study.wandb else []
+    settings = {
+        "num_seeds": study.num_seeds,
+        "total_steps": study.total_steps,
+        "checkpoint_seconds": study.checkpoint_seconds,
+        "log": log,
+    }
+    try:
+        if study.resume and (out / "config.json").exists():
+            return prx.resume(out, arms=arms, **settings)
+        return prx.sweep(arms, out=out, wave_size=study.wave_size, **settings)
+    except FileExistsError:
+        go_on = "go on with it by --resume, or " if (out / "config.json").exists() else ""
+        raise ValueError(f"--out {out} holds a run or other files already: {go_on}choose another --out") from None
+    except KeyboardInterrupt:
+        print(f"\n{stopped(out)}", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
 def rich_table(table: pd.DataFrame, metrics: Sequence[str], title: str, study: Report, dataset: xr.Dataset) -> Table:
     """One row per arm: estimate [low, high] of each metric."""
     share = f"last {study.last:.0%} of {int(np.nanmax(dataset['env_step'])):,} steps"
-    center = {"mean": "mean", "iqm": "interquartile mean"}[study.center]
-    shown = Table(title=f"{title}, {share}: {center} over {study.num_seeds} seeds [95% bootstrap interval]")
+    shown = Table(title=f"{title}, {share}: {panels.over_seeds(study.num_seeds, study.center)}")
     shown.add_column("arm")
     for metric in metrics:
-        shown.add_column(plots.label(metric), justify="right")
+        shown.add_column(plots.label(metric, dataset), justify="right")
     for arm in dataset["arm"].values:
         shown.add_row(str(arm), *(cell_text(table.loc[(arm, metric)]) for metric in metrics))
     return shown
 
 
 def cell_text(row: Mapping[str, float] | pd.Series) -> str:
+    """``estimate [low, high]``, as rich prints it."""
     if not np.isfinite(row["estimate"]):
         return "none"
     bounds = f"{row['low']:.4g}, {row['high']:.4g}" if np.isfinite(row["low"]) else "one seed"

@@ -46,6 +46,7 @@ class Study(Report):
 
 
 def main(study: Study) -> None:
+    """Train both arms and report."""
     shared = {
         "num_envs": study.num_envs,
         "num_steps": study.num_steps,

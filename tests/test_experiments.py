@@ -1,4 +1,4 @@
-"""The experiment scripts about tables run, with tiny settings, and say and draw what they measured."""
+"""The experiment scripts about tables run, with tiny settings, and say and draw what they measured; command lines."""
 
 import importlib
 import re
@@ -57,3 +57,57 @@ def test_estimation_study(script, tmp_path, capsys, monkeypatch):
     assert (tmp_path / "study.pdf").read_bytes().startswith(b"%PDF")
     with pytest.raises(ValueError, match="num_seeds"):
         study.main(study.Study(num_seeds=0))
+
+
+# --- command lines ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("1e6", 10**6), ("2.5e5", 250_000), ("1E+3", 1000), ("1_000", 1000), ("-3", -3), ("7", 7)]
+)
+def test_large_numbers_as_people_write_them(script, text, number):
+    got = script("cli").whole_number(text)
+    assert got == number and isinstance(got, int)
+
+
+@pytest.mark.parametrize("text", ["1.5", "1e-3", "1.25e1", "many", "nan", "1e400"])
+def test_what_is_no_whole_number_is_refused(script, text):
+    with pytest.raises(ValueError, match="is no whole number"):
+        script("cli").whole_number(text)
+
+
+def test_every_int_of_a_command_line_may_be_written_so(script, capsys):
+    cli = script("cli")
+    study = cli.parse(
+        script("study").Study, args=["--total-steps", "1e6", "--num-seeds", "3", "--hidden-sizes", "3.2e1", "8"]
+    )
+    assert (study.total_steps, study.num_seeds, study.hidden_sizes) == (1_000_000, 3, (32, 8))
+    assert cli.parse(script("learning").Learning, args=["--total-steps", "5e5"]).total_steps == 500_000
+    assert cli.parse(script("learning").Learning, args=[]).total_steps is None
+    with pytest.raises(SystemExit):
+        cli.parse(script("study").Study, args=["--total-steps", "1.5"])
+    assert "'1.5' is no whole number" in capsys.readouterr().err
+
+
+def test_the_tracked_tables_are_written_only_when_asked_for(script):
+    assert "results" not in script("learning").Learning().results.parts
+
+
+def test_a_directory_that_is_taken_advises_the_flag(script, tmp_path, monkeypatch):
+    report = script("report")
+    (tmp_path / "config.json").write_text("{}")
+
+    def taken(*args, **kwargs):
+        raise FileExistsError("go on with prx.resume")
+
+    monkeypatch.setattr(report.prx, "sweep", taken)
+    with pytest.raises(ValueError, match=f"--out {tmp_path}.*--resume"):
+        report.trained({}, report.Report(out=tmp_path), tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"--out .* choose another") as error:
+        report.trained({}, report.Report(out=tmp_path), tmp_path)
+    assert "--resume" not in str(error.value)
+    memory = script("memory_study")
+    monkeypatch.setattr(memory, "arms", lambda study, env: {})
+    with pytest.raises(ValueError, match=r"--out .* is there already"):
+        memory.main(memory.Study(out=tmp_path))

@@ -1,74 +1,55 @@
-"""Figures of a sweep: a metric against environment steps, a centre over seeds with an interval band; and of its end,
-performance profiles and probabilities of improvement.
+"""Figures of a sweep: a metric against environment steps, or at the end of training against a setting, a centre over seeds
+with an interval band; performance profiles and probabilities of improvement.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from purejaxrl_ext.analysis import stats
-from purejaxrl_ext.errors import check, unknown_name
+from purejaxrl_ext.analysis.panels import (
+    COLORS,
+    FILE_DPI,
+    LINES,
+    Line,
+    axis_label,
+    dress,
+    finish,
+    heading,
+    label,
+    lines,
+    over_seeds,
+)
+from purejaxrl_ext.analysis.profiles import improvement, profiles
+from purejaxrl_ext.errors import check
 
-# Okabe & Ito (2008): told apart with every common colour vision, and in grey.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINES = ("-", "--", ":", "-.")
+__all__ = ["COLORS", "FILE_DPI", "LINES", "POINTS", "against", "curves", "improvement", "label", "profiles"]
+
 POINTS = 400  # per line; more cannot be seen, and each costs a bootstrap
-FILE_DPI = 120  # of what is saved; what is shown follows matplotlib's "figure.dpi"
-
-LABELS = {
-    "episode_return": "return per episode",
-    "eval_return": "return per greedy episode",
-    "episode_length": "episode length (env steps)",
-    "num_episodes": "episodes ended per update",
-    "value": "mean state value",
-    "entropy": "policy entropy (nats)",
-    "approx_kl": "KL(old ‖ new), estimate (nats)",
-    "kl": "KL(old ‖ new) after the update (nats)",
-    "clip_fraction": "clip fraction (share of samples)",
-    "policy_variance": "policy variance across states",
-    "ratio_above": "mean ratio above 1 + ε",
-    "ratio_below": "mean ratio below 1 − ε",
-    "feature_loss": "feature drift (squared)",
-    "grad_norm": "gradient norm",
-}
-REPRESENTATION_LABELS = {
-    "rank": "feature rank (PCA, 99%)",
-    "effective_rank": "effective rank",
-    "srank": "srank",
-    "feature_rank": "feature rank (σ/√N > 0.01)",
-    "numerical_rank": "numerical rank",
-    "dead_units": "dead units (count)",
-    "preactivation_norm": "pre-activation norm (L2)",
-}
+TICKS = 12  # values of a dimension that are all written below its axis, at most
 
 
-def label(metric: str) -> str:
-    """A metric's name for people, with its unit."""
-    end = metric.endswith("_end")
-    name = metric.removesuffix("_end")
-    network, _, rest = name.partition("_")
-    if network in ("actor", "critic") and rest in REPRESENTATION_LABELS:
-        text = f"{network}: {REPRESENTATION_LABELS[rest]}"
-    else:
-        text = LABELS.get(name, name.replace("_", " "))
-    return f"{text}, after the update" if end else text
+class Kind(NamedTuple):
+    """What a line and its band stand for; see :func:`curves`."""
+
+    center: str
+    interval: str
+    smooth: float | None
 
 
 def curves(
     dataset: xr.Dataset,
     metrics: Sequence[str] | str = ("episode_return",),
     *,
-    by: str = "arm",
+    by: str | None = None,
     center: str = "mean",
     interval: str = "bootstrap",
     smooth: float | None = None,
@@ -80,7 +61,8 @@ def curves(
         dataset: of a sweep; select with ``dataset.sel(...)`` to show less. What has not been computed yet is left out,
             and so is a run from the update on at which its loss was not finite (the legend says of how many).
         metrics: names.
-        by: the dimension that colours tell apart; the other ones get line styles.
+        by: the dimension that colours tell apart; the other ones get line styles. None: the first that has several
+            values, ``arm`` before others.
         center: ``"mean"`` or ``"iqm"`` over seeds.
         interval: ``"bootstrap"`` (95%, over seeds) or ``"minmax"``.
         smooth: α of an exponential moving average per update, in (0, 1]; None or 1: none. Metrics that are measured
@@ -93,168 +75,123 @@ def curves(
     Raises:
         ValueError: an unknown metric, dimension or option.
     """
-    metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-    known = [str(name) for name in dataset.data_vars if "update" in dataset[name].dims]
-    check(len(metrics) > 0, "metrics", metrics, "at least one name")
-    for metric in metrics:
-        if metric not in known:
-            raise ValueError(unknown_name("metric", metric, known))
-    dataset = stats.whole(dataset)
-    cells = [str(d) for d in dataset[metrics[0]].dims if d not in ("seed", "update")]
-    check(by in cells, "by", by, f"one of {', '.join(map(repr, cells))}")
-    check(center in stats.CENTERS, "center", center, f"one of {', '.join(map(repr, stats.CENTERS))}")
+    dataset, metrics = stats.whole(dataset), (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    stats.check_metrics(dataset, *metrics)
     check(interval in ("bootstrap", "minmax"), "interval", interval, "'bootstrap' or 'minmax'")
     check(smooth is None or 0.0 < smooth <= 1.0, "smooth", smooth, "None or in (0, 1]")
-
-    columns = min(3, len(metrics))
-    rows = -(-len(metrics) // columns)
-    figure = Figure(figsize=(4.6 * columns, 3.2 * rows + 0.6), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(rows, columns)).ravel()
-    for panel in panels[len(metrics) :]:
-        panel.set_visible(False)
-    styles = _styles(dataset, cells, by)
-    finished = stats.computed(dataset)
-    for panel, metric in zip(panels, metrics, strict=False):
-        for cell, style in styles:
-            _draw(panel, dataset.sel(cell), finished.sel(arm=cell["arm"]), metric, center, interval, smooth, style)
-        panel.set_ylabel(label(metric))
+    shown = lines(dataset, *_dims(dataset, by, center))
+    kind, finished = Kind(center, interval, smooth), stats.computed(dataset)
+    figure, panels = _panels(len(metrics))
+    for panel, metric in zip(panels, metrics, strict=True):
+        for line in shown:
+            of_arm = {d: i for d, i in line.cell.items() if d in finished.dims}
+            _draw(panel, dataset.isel(line.cell), finished.isel(of_arm), metric, kind, line)
+        panel.set_ylabel(axis_label(metric, dataset))
         panel.set_xlabel("environment steps")
         panel.xaxis.set_major_formatter(FuncFormatter(_short))
-        panel.grid(alpha=0.25, linewidth=0.6)
-        panel.spines[["top", "right"]].set_visible(False)
         panel.margins(x=0.01)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False)
-    figure.suptitle(_title(dataset, center, interval, smooth), fontsize="medium")
-    if path is not None:
-        figure.savefig(path, dpi=FILE_DPI)
-    return figure
+        dress(panel)
+    text = over_seeds(dataset.sizes["seed"], center, interval)
+    if smooth not in (None, 1.0):
+        text = f"{text}; moving average, α = {smooth:.2g} per update"
+    return finish(figure, panels[0], path, heading(dataset, text))
 
 
-def profiles(
+def against(
     dataset: xr.Dataset,
-    methods: Mapping[str, str | Sequence[str]] | None = None,
+    x: str,
     metric: str = "episode_return",
     *,
-    thresholds: Sequence[float] | None = None,
-    num_resamples: int = 2000,
+    by: str | None = None,
+    center: str = "mean",
+    last: float = 0.1,
     path: str | Path | None = None,
-    **options: Any,
 ) -> Figure:
-    """Performance profiles: the share of runs that score above τ, with pointwise 95% bands (Agarwal et al. 2021, fig. 5).
+    """The end of training against a setting: a dimension of names or numbers along the axis, intervals over seeds.
 
     Args:
-        dataset: of a sweep.
-        methods: the arms of each method by its name; None: every arm is one.
-        metric: what is scored.
-        thresholds: τ, increasing; None: 101 from just below the worst run to the best.
-        num_resamples: of the bootstrap.
-        path: save the figure there as well.
-        **options: ``last`` and ``bounds`` of :func:`purejaxrl_ext.analysis.stats.task_scores`.
-    """
-    runs = {
-        m: stats.task_scores(dataset, a, metric, **options) for m, a in stats.named_methods(dataset, methods).items()
-    }
-    if thresholds is None:
-        every = np.concatenate([x.ravel() for x in runs.values()])
-        check(bool(np.isfinite(every).any()), "metric", metric, "one that a run which did not diverge has a score in")
-        low, high = np.nanmin(every), np.nanmax(every)
-        thresholds = np.linspace(low - 0.02 * (high - low) - 1e-9, high, 101).tolist()
-    figure = Figure(figsize=(4.8, 3.4), layout="constrained")
-    panel = figure.subplots()
-    for i, (method, x) in enumerate(runs.items()):
-        share, low, high = stats.performance_profile(x, thresholds, num_resamples=num_resamples)
-        color = COLORS[i % len(COLORS)]
-        panel.plot(thresholds, share, drawstyle="steps-post", linewidth=1.6, color=color, label=method)
-        panel.fill_between(thresholds, low, high, step="post", color=color, alpha=0.18, linewidth=0)
-    panel.set_xlabel(f"τ: {label(metric)}" + (" (scaled)" if options.get("bounds") is not None else ""))
-    panel.set_ylabel("share of runs above τ")
-    panel.set_ylim(-0.02, 1.02)
-    return _finish(figure, panel, path)
-
-
-def improvement(
-    dataset: xr.Dataset,
-    pairs: Sequence[tuple[str, str]],
-    methods: Mapping[str, str | Sequence[str]] | None = None,
-    metric: str = "episode_return",
-    *,
-    num_resamples: int = 2000,
-    path: str | Path | None = None,
-    **options: Any,
-) -> Figure:
-    """Probability that a run of X scores above one of Y, with 95% intervals; one row per pair (X, Y).
-
-    Args:
-        dataset: of a sweep.
-        pairs: names of methods.
-        methods, metric, num_resamples, path, **options: as in :func:`profiles`.
+        dataset: of a sweep with a ``grid``, or whose arms have dimensions (``dims=``).
+        x: the dimension along the axis, which is logarithmic where positive numbers span more than a factor of ten.
+        metric: of which each run's score is the mean over the last share ``last`` of its updates.
+        by: the dimension that colours tell apart; the other ones get line styles. None: the first that has several
+            values and is not ``x``.
+        center: ``"mean"`` or ``"iqm"`` over seeds; the bars are its 95% bootstrap interval.
+        last: see ``metric``.
+        path: save the figure there as well; its suffix says the format.
 
     Raises:
-        ValueError: pairs that are none, or a method that is unknown.
+        ValueError: an unknown metric, dimension or option.
+
+    Example::
+
+        plots.against(ds, x="num_epochs", metric="actor_rank", by="algorithm")
     """
-    arms = stats.named_methods(dataset, methods)
-    check(len(pairs) > 0 and all(len(p) == 2 for p in pairs), "pairs", pairs, "pairs of names of methods")
-    for name in itertools.chain(*pairs):
-        check(name in arms, "pairs", name, f"among {', '.join(map(repr, arms))}")
-    runs = {name: stats.task_scores(dataset, arms[name], metric, **options) for name in {*itertools.chain(*pairs)}}
-    figure = Figure(figsize=(4.8, 1.1 + 0.4 * len(pairs)), layout="constrained")
+    dataset = stats.whole(dataset)
+    dims = stats.cells(dataset)
+    check(x in dims, "x", x, f"one of {', '.join(map(repr, dims))}")
+    values = stats.scores(dataset, metric, last)
+    shown = lines(dataset, *_dims(dataset, by, center, x))
+    figure = Figure(figsize=(5.2, 3.8), layout="constrained")
     panel = figure.subplots()
-    for row, (x, y) in enumerate(pairs):
-        middle, low, high = stats.probability_of_improvement(runs[x], runs[y], num_resamples=num_resamples)
-        panel.plot([middle], [row], marker="o", color=COLORS[0])
-        panel.plot([low, high], [row, row], color=COLORS[0], linewidth=4, alpha=0.35, solid_capstyle="butt")
-    panel.axvline(0.5, color="0.5", linestyle=":", linewidth=1.0)
-    panel.set_yticks(range(len(pairs)), [f"{x} > {y}" for x, y in pairs])
-    panel.set_ylim(len(pairs) - 0.5, -0.5)
-    panel.set_xlim(-0.02, 1.02)
-    panel.set_xlabel(f"P(X > Y): {label(metric)}")
-    return _finish(figure, panel, path)
+    for i, line in enumerate(shown):
+        _bars(panel, dataset[x], stats.bootstrap(values.isel(line.cell), center), line, i - (len(shown) - 1) / 2)
+    _axis(panel, dataset[x])
+    panel.set_xlabel(label(x, dataset))
+    panel.set_ylabel(axis_label(metric, dataset))
+    dress(panel)
+    text = f"last {last:.0%} of training, {over_seeds(dataset.sizes['seed'], center)}"
+    return finish(figure, panel, path, heading(dataset, text))
 
 
-def _finish(figure: Figure, panel: Axes, path: str | Path | None) -> Figure:
-    panel.grid(alpha=0.25, linewidth=0.6)
-    panel.spines[["top", "right"]].set_visible(False)
-    handles, labels = panel.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False)
-    if path is not None:
-        figure.savefig(path, dpi=FILE_DPI)
-    return figure
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    columns = min(3, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(4.6 * columns, 3.2 * rows + 0.6), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(rows, columns)).ravel().tolist()
+    for panel in panels[count:]:
+        panel.set_visible(False)
+    return figure, panels[:count]
 
 
-def _styles(dataset: xr.Dataset, cells: list[str], by: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Every cell's coordinates, and how its line looks."""
-    values = dataset[by].values.tolist()
-    if len(values) <= len(COLORS):
-        colors: list[Any] = list(COLORS)
-    else:
-        colors = [colormaps["viridis"](x) for x in np.linspace(0.0, 0.95, len(values))]
-    others = [d for d in cells if d != by]
-    combinations = list(itertools.product(*(dataset[d].values.tolist() for d in others)))
-    styles = []
-    for (i, value), (j, rest) in itertools.product(enumerate(values), enumerate(combinations)):
-        cell = {by: value, **dict(zip(others, rest, strict=True))}
-        # What all lines share needs no mention; an arm is named by its value alone.
-        shown = [f"{v}" if d == "arm" else f"{d}={v:g}" for d, v in cell.items() if dataset.sizes[d] > 1 or d == by]
-        lost = int(stats.diverged(dataset).sel(cell).sum())
-        note = f" ({lost} of {dataset.sizes['seed']} diverged)" if lost else ""
-        styles.append(
-            (cell, {"color": colors[i], "linestyle": LINES[j % len(LINES)], "label": ", ".join(shown) + note})
-        )
-    return styles
+def _dims(dataset: xr.Dataset, by: str | None, center: str, x: str | None = None) -> tuple[list[str], str | None]:
+    """The dimensions that tell lines apart, and of these the one that colours do."""
+    check(center in stats.CENTERS, "center", center, f"one of {', '.join(map(repr, stats.CENTERS))}")
+    dims = [d for d in stats.cells(dataset) if d != x]
+    check(by is None or by in dims, "by", by, f"None or one of {', '.join(map(repr, dims))}")
+    several = [d for d in dims if dataset.sizes[d] > 1]
+    return dims, by or next(iter([*several, *dims]), None)
 
 
-def _draw(
-    panel: Axes,
-    runs: xr.Dataset,
-    finished: xr.DataArray,
-    metric: str,
-    center: str,
-    interval: str,
-    smooth: float | None,
-    style: dict[str, Any],
-) -> None:
+def _bars(panel: Axes, x: xr.DataArray, interval: tuple[xr.DataArray, ...], line: Line, beside: float) -> None:
+    """Points with intervals over ``x``; ``beside`` counts the lines from the middle one."""
+    middle, low, high = (e.values for e in interval)
+    there = np.isfinite(middle)
+    reach = np.nan_to_num(np.stack([middle - low, high - middle]))  # one seed has no interval
+    place, style = x.values, line.style
+    if not _is_number(x):
+        # Names have no between: no line joins them, and bars beside each other don't hide one another.
+        place, style = np.arange(x.size) + 0.12 * beside, style | {"linestyle": "none"}
+    panel.errorbar(place[there], middle[there], reach[:, there], marker=line.marker, capsize=3, linewidth=1.4, **style)
+
+
+def _is_number(x: xr.DataArray) -> bool:
+    return x.dtype.kind in "iuf"
+
+
+def _axis(panel: Axes, x: xr.DataArray) -> None:
+    """Every value of a dimension below the axis, where there are not too many."""
+    if not _is_number(x):
+        panel.set_xticks(range(x.size), [str(v) for v in x.values])
+        panel.set_xlim(-0.5, x.size - 0.5)
+        return
+    if x.min() > 0 and x.max() > 10 * x.min():
+        panel.set_xscale("log")
+    if x.size <= TICKS:
+        panel.set_xticks(x.values, [f"{v:g}" for v in x.values])
+        panel.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _draw(panel: Axes, runs: xr.Dataset, finished: xr.DataArray, metric: str, kind: Kind, line: Line) -> None:
     """One line: ``runs`` has the dimensions seed and update alone."""
     values = runs[metric].transpose("update", "seed").values.astype(np.float64)
     steps, update = runs["env_step"].values, runs["update"].values
@@ -262,20 +199,20 @@ def _draw(
     # An update without a number in any seed was not measured: no point there.
     measured = np.isfinite(values).any(-1) & finished.values
     values, steps, update = values[measured], steps[measured], update[measured]
-    values = np.where(update[:, None] < stop, _smooth(_fill(values), update, smooth), np.nan)
+    values = np.where(update[:, None] < stop, _smooth(_fill(values), update, kind.smooth), np.nan)
     keep = np.unique(np.linspace(0, len(values) - 1, min(len(values), POINTS)).round().astype(int))
     values, steps = values[keep], steps[keep]
     if len(values) == 0:
-        panel.plot([], [], linewidth=1.6, **style)
+        panel.plot([], [], linewidth=1.6, **line.style)
         return
-    if interval == "bootstrap":
-        middle, low, high = stats.bootstrap(values, center, num_resamples=1000)
+    if kind.interval == "bootstrap":
+        middle, low, high = stats.bootstrap(values, kind.center, num_resamples=1000)
     else:
-        middle = stats.CENTERS[center](values)
+        middle = stats.CENTERS[kind.center](values)
         low, high = np.fmin.reduce(values, axis=-1), np.fmax.reduce(values, axis=-1)
     marker = "o" if len(values) == 1 else None
-    panel.plot(steps, middle, linewidth=1.6, marker=marker, **style)
-    panel.fill_between(steps, low, high, color=style["color"], alpha=0.18, linewidth=0)
+    panel.plot(steps, middle, linewidth=1.6, marker=marker, **line.style)
+    panel.fill_between(steps, low, high, color=line.color, alpha=0.18, linewidth=0)
 
 
 def _fill(values: np.ndarray) -> np.ndarray:
@@ -300,14 +237,6 @@ def _smooth(values: np.ndarray, update: np.ndarray, alpha: float | None) -> np.n
         weight = kept * weight + here
         out[i] = np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
     return out
-
-
-def _title(dataset: xr.Dataset, center: str, interval: str, smooth: float | None) -> str:
-    seeds = dataset.sizes["seed"]
-    middle = {"mean": "mean", "iqm": "interquartile mean"}[center]
-    band = {"bootstrap": "95% bootstrap interval", "minmax": "minimum to maximum"}[interval]
-    text = f"{middle} over {seeds} seeds, {band}" if seeds > 1 else "one seed"
-    return text if smooth in (None, 1.0) else f"{text}; moving average, α = {smooth:.2g} per update"
 
 
 def _short(steps: float, _: Any) -> str:

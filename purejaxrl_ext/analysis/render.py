@@ -1,7 +1,7 @@
 """Pictures of episodes, without a display: frames, GIFs, and small ones that show in a notebook.
 
     frames(env, env_states, obs)    [T, H, W, 3] uint8
-    gif(frames, path, fps)          a file
+    gif(frames, path, fps)          a file, x.gif
     animation(frames)               what a notebook shows inline, below 100 kB
 
 Drawn are, in this order: an environment that says how itself, by a method ``render(env_state) -> uint8 [H, W, 3]``; gymnax's
@@ -121,13 +121,29 @@ def gif(frames: np.ndarray, path: str | Path, fps: float = 30.0) -> Path:
 
     Args:
         frames: pictures.
-        path: the file; its directory is made if need be.
+        path: the file, whose name ends in ``.gif``; its directory is made if need be.
         fps: frames per second, at most 50; GIFs count in hundredths of a second, so it is rounded to such.
+
+    Raises:
+        ValueError: a file of another kind, or what is no pictures.
     """
-    path = Path(path)
+    path = check_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encode(frames, fps))
     return path
+
+
+def check_path(path: str | Path) -> Path:
+    """``path``, or a ``ValueError`` where its name says that it is not a GIF."""
+    check(Path(path).suffix.lower() == ".gif", "path", str(path), "a name that ends in '.gif': nothing else is written")
+    return Path(path)
+
+
+def frame_rate(env: Any) -> float:
+    """Frames per second that suit an environment: its own or its wrapped one's ``fps``, as far as a GIF goes; else 30."""
+    while not hasattr(env, "fps") and hasattr(env, "env"):
+        env = env.env
+    return min(50.0, float(getattr(env, "fps", 30.0)))
 
 
 def encode(frames: np.ndarray, fps: float) -> bytes:

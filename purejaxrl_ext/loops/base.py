@@ -82,6 +82,10 @@ class Loop:
         """Devices that share each run."""
         return getattr(self.config, "data_parallel", 1)
 
+    def noise(self, key: Array, shape: tuple[int, ...]) -> Array:
+        """All the action randomness of a rollout of leading ``shape``."""
+        return self.rule.noise(key, shape)
+
     def initial_carry(self, num_envs: int) -> PyTree:
         """The hidden state before an episode's first observation; () without a memory."""
         return self.agent.initial_carry(num_envs)

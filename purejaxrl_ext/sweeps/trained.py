@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import html
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from purejaxrl_ext.errors import check
 from purejaxrl_ext.loops.evaluate import evaluate
 from purejaxrl_ext.sweeps import results, states
 from purejaxrl_ext.sweeps.sweep import load_state
-from purejaxrl_ext.types import Algorithm, Array, PyTree, State
+from purejaxrl_ext.types import Algorithm, Array, PyTree, State, abstract_key
 
 
 class Trajectory(NamedTuple):
@@ -52,7 +53,7 @@ class Trajectory(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Policy:
-    """A trained agent that acts and no longer learns; normaliser statistics are frozen.
+    """A trained agent that acts and no longer learns; normaliser statistics are frozen. It can be pickled.
 
     Attributes:
         algorithm: what trained it.
@@ -66,6 +67,27 @@ class Policy:
     greedy: bool
     hparams: Any
 
+    def __repr__(self) -> str:
+        acts = "greedy" if self.greedy else "sampling"
+        return f"<policy of {self.algorithm.name} on {self.algorithm.env_name}, {acts}, {self._age()}>"
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "acts": "greedily" if self.greedy else "by sampling",
+            "trained": self._age(),
+            "parameters": f"{sum(x.size for x in jax.tree.leaves(self.state.params)):,}",
+            # A cell of a sweep has other traced settings than its arm.
+            **dict(self.algorithm.settings),
+            **{f.name: getattr(self.hparams, f.name) for f in dataclasses.fields(self.hparams)},
+        }
+        cells = "".join(
+            f"<tr><td>{html.escape(k)}</td><td>{html.escape(str(v)[:80])}</td></tr>" for k, v in rows.items()
+        )
+        return f"<details><summary>{html.escape(repr(self))}</summary><table>{cells}</table></details>"
+
+    def _age(self) -> str:
+        return f"{self.state.update} updates of {self.algorithm.steps_per_update} environment steps"
+
     @property
     def env(self) -> Any:
         """The environment, in its wrappers."""
@@ -75,11 +97,13 @@ class Policy:
         """The action for one observation ``[...]``, or actions ``[B, ...]`` for a batch, as the environment takes them.
 
         Args:
-            obs: of the environment's ``observation_shape``, raw, or a batch of such.
+            obs: of the environment's ``observation_shape``, raw, or a batch of such; cast to the dtype that the environment
+                gives, in which the policy was trained.
             key: of the sampling; needed unless the policy is greedy.
 
         Raises:
-            ValueError: another shape, no key where one is needed, or a policy with a memory: that takes :meth:`step`.
+            ValueError: another shape, numbers that the environment's dtype cannot hold (0.5 where it gives uint8, 255 where
+                it gives bool), no key where one is needed, or a policy with a memory: that takes :meth:`step`.
         """
         memory = jax.tree.leaves(self.initial_carry())
         check(not memory, "policy", "recurrent", "one without a memory; carry its hidden state along with policy.step")
@@ -97,7 +121,7 @@ class Policy:
             carry: of one environment, or ``[B, ...]`` with a batch of observations.
             obs, key: as when calling.
         """
-        obs, shape = jnp.asarray(obs), tuple(self.env.observation_shape)
+        obs, shape = _cast(obs, _obs_dtype(self.env)), tuple(self.env.observation_shape)
         fits = obs.ndim - len(shape) in (0, 1) and obs.shape[obs.ndim - len(shape) :] == shape
         check(fits, "obs.shape", obs.shape, f"{shape}, or a batch of it")
         check(self.greedy or key is not None, "key", key, "a random key where greedy=False")
@@ -120,12 +144,14 @@ class Policy:
         Args:
             key: the first episode is the one that ``evaluate(key, 1)`` scores.
             num_steps: exactly so many steps, episodes one after another; None: one episode.
-            max_steps: the one episode is cut here; None: at the environment's time limit, or 10,000.
+            max_steps: the one episode is cut here; None: at the environment's time limit, or 10,000. It ends at the time
+                limit in any case.
         """
         for name, value in (("num_steps", num_steps), ("max_steps", max_steps)):
             check(value is None or value > 0, name, value, "None or greater than 0")
         check(num_steps is None or max_steps is None, "max_steps", max_steps, "None where num_steps is given")
-        longest = num_steps or max_steps or self.env.time_limit or 10_000
+        limit = self.env.time_limit or max_steps or 10_000
+        longest = num_steps or min(max_steps or limit, limit)
         arguments = (self.algorithm.loop, self.env, self.greedy, longest, self.state, key, self.hparams)
         steps, after = _rollout(*arguments)
         if num_steps is None:
@@ -145,21 +171,29 @@ class Policy:
         )
         return render.frames(self.env, states, obs)
 
-    def render(self, path: str | Path, key: Array, max_steps: int | None = 500, fps: float = 30.0) -> Path:
-        """Write one episode to ``path`` as a GIF; its first ``max_steps`` steps at most."""
-        return render.gif(self.frames(key, max_steps), path, fps)
+    def render(self, path: str | Path, key: Array, max_steps: int | None = 500, fps: float | None = None) -> Path:
+        """Write one episode to ``path`` as a GIF; its first ``max_steps`` steps at most.
+
+        Args:
+            path: the file, whose name ends in ``.gif``.
+            key, max_steps: as in :meth:`rollout`.
+            fps: frames per second; None: the environment's own ``fps``, or 30.
+        """
+        render.check_path(path)  # before the episode, which may take a while
+        return render.gif(self.frames(key, max_steps), path, fps or render.frame_rate(self.env))
 
 
 class Best(NamedTuple):
     """The best run of a sweep.
 
     Attributes:
-        arm, seed: which.
+        arm: its name; where arms have several dimensions, its labels along them, ``("ppo", 8)``.
+        seed: which.
         cell: the value of each swept setting.
         value: its mean return over the last tenth of training.
     """
 
-    arm: str
+    arm: Any
     seed: int
     cell: dict[str, float]
     value: float
@@ -173,7 +207,7 @@ class Best(NamedTuple):
 @isolated()
 def policy(
     source: str | Path | xr.Dataset,
-    arm: str | None = None,
+    arm: Any = None,
     seed: int = 0,
     *,
     greedy: bool = True,
@@ -184,7 +218,8 @@ def policy(
 
     Args:
         source: a run's directory, or the dataset of a sweep with ``out=...`` or ``keep_states=True``.
-        arm: its name; may be left out where there is one.
+        arm: its name, or where arms have several dimensions its labels, ``("ppo", 8)``; may be left out where there is
+            one.
         seed: the seed.
         greedy: act by the mode of the policy, or sample (of a Q-learner, with ε as at the end of training).
         algorithm: what the arm ran, where it has an environment or a network of your own.
@@ -198,6 +233,8 @@ def policy(
         act = prx.policy("runs/x", arm="pfo", seed=3)
         action = act(obs)
     """
+    fits = algorithm is None or isinstance(algorithm, Algorithm)
+    check(fits, "algorithm", algorithm, "an algorithm from prx.make")
     arm, seed, cell = states.find(source, arm, seed, cell)
     state = load_state(source, arm=arm, seed=seed, algorithm=algorithm, **cell)
     algorithm = algorithm or states.algorithm_of(source, arm)
@@ -208,19 +245,51 @@ def best(source: str | Path | xr.Dataset, last: float = 0.1) -> Best:
     """The arm, grid cell and seed with the highest mean ``episode_return`` over the last share ``last`` of its updates.
 
     Args:
-        source: a run's directory, or the dataset of a sweep.
+        source: a run's directory, or the dataset of a sweep, or a part that was selected of it.
         last: see :func:`purejaxrl_ext.analysis.stats.scores`. Runs that diverged are no candidates.
 
     Raises:
         ValueError: no run has a return: all diverged, or no episode has ended in that share of training.
     """
-    dataset = source if isinstance(source, xr.Dataset) else results.load(source)
-    values = stats.scores(stats.whole(dataset), "episode_return", last)
+    dataset = stats.whole(source if isinstance(source, xr.Dataset) else results.load(source))
+    values = stats.scores(dataset, "episode_return", last)
     some = bool(values.notnull().any())
     check(some, "last", last, "a share of training in which a run that did not diverge has a return")
     top = values.isel(values.argmax(dim=list(values.dims)))
     at = {str(name): top[name].item() for name in top.coords}  # also of what was selected before
-    return Best(at.pop("arm"), at.pop("seed"), at, float(top))
+    arm = tuple(at.pop(name) for name in stats.arm_dims(dataset))
+    return Best(arm[0] if len(arm) == 1 else arm, at.pop("seed"), at, float(top))
+
+
+@functools.lru_cache(maxsize=256)
+def _obs_dtype(env: Any) -> np.dtype:
+    """What the environment's observations are made of."""
+    return np.dtype(jax.eval_shape(env.reset, abstract_key())[1].dtype)
+
+
+def _cast(obs: Any, dtype: np.dtype) -> Array:
+    """Observations as the environment gives them: the network takes uint8 for pixels, and bool or float as they are.
+
+    Raises:
+        ValueError: numbers that ``dtype`` cannot hold.
+    """
+    obs = obs if isinstance(obs, jax.Array) else np.asarray(obs)
+    if obs.dtype == dtype or jnp.issubdtype(dtype, jnp.floating):
+        return jnp.asarray(obs, dtype)
+    allowed = f"{dtype}, as the environment gives it, or numbers which that can hold"
+    # Inside jit there are no numbers to look at: only what always fits is cast.
+    if isinstance(obs, jax.core.Tracer):
+        check(np.can_cast(obs.dtype, dtype), "obs.dtype", str(obs.dtype), allowed)
+        return obs.astype(dtype)
+    values = np.asarray(obs)
+    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    odd = (
+        values[~((values >= low) & (values <= high) & (values == np.floor(values)))]
+        if values.dtype != bool
+        else values[:0]
+    )
+    check(odd.size == 0, "obs", odd.ravel()[:1].tolist(), allowed)
+    return jnp.asarray(values.astype(dtype))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

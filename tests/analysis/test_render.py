@@ -178,6 +178,17 @@ def test_a_gif_holds_every_frame_in_its_very_colours(tmp_path):
     assert durations == [50] * 40
 
 
+def test_frames_are_as_fast_as_the_innermost_environment_says():
+    @dataclass(frozen=True)
+    class Wrapped:
+        env: object
+
+    assert render.frame_rate(Clock()) == 30.0
+    assert render.frame_rate(Wrapped(Wrapped(SimpleNamespace(fps=4)))) == 4.0
+    assert render.frame_rate(SimpleNamespace(fps=4, env=SimpleNamespace(fps=9))) == 4.0
+    assert render.frame_rate(SimpleNamespace(fps=120)) == 50.0  # what a GIF can do
+
+
 def test_equal_frames_in_a_row_are_one_for_as_long():
     got, durations = read(render.encode(moving(4).repeat(3, axis=0), fps=50))
     np.testing.assert_array_equal(got, moving(4))
@@ -213,6 +224,7 @@ def test_an_animation_is_small_and_shows_in_a_notebook():
         (lambda: render.encode(np.zeros((2, 3, 3, 3)), 30), r"frames='float64\[2, 3, 3, 3\]'.*uint8"),
         (lambda: render.encode(np.zeros((0, 3, 3, 3), np.uint8), 30), "frames"),
         (lambda: render.encode(moving(2), 60), "fps=60"),
+        (lambda: render.gif(moving(2), "x.mp4"), r"path='x.mp4'.*'\.gif'"),
         (lambda: render.animation(moving(200, 240), max_bytes=100), "max_bytes=100"),
         (lambda: render.frames(Clock(), np.zeros((0, 2)), np.zeros((0, 2))), "at least one step"),
     ],

@@ -4,24 +4,40 @@ import numpy as np
 import pytest
 import scipy.stats
 import xarray as xr
-from matplotlib.colors import to_hex
 
 from purejaxrl_ext.analysis import plots, stats
 
 SCORES = np.random.default_rng(0).normal(size=(5, 9))  # [M, S]
 
 
-def sweep_like(values, arms, grid=()):
-    """A dataset whose every update of a run has that run's score ``[arm, *grid, seed]``."""
-    names = ("arm", *(name for name, _ in grid), "seed")
+def sweep_like(values, arms, grid=(), dims=()):
+    """A dataset whose every update of a run has that run's score ``[arm, *grid, seed]``.
+
+    ``dims``: the arms' own dimensions and labels in place of ``arm``; a cell of NaNs alone has no arm.
+    """
+    arm_dims = dict(dims) or {"arm": arms}
+    names = (*arm_dims, *(name for name, _ in grid), "seed")
     values = np.asarray(values, np.float32)
-    coords = {"arm": arms, **dict(grid), "seed": np.arange(values.shape[-1]), "update": np.arange(20)}
+    coords = {**arm_dims, **dict(grid), "seed": np.arange(values.shape[-1]), "update": np.arange(20)}
     data = {
         "episode_return": ((*names, "update"), np.repeat(values[..., None], 20, axis=-1)),
         "diverged_at": (names, np.full(values.shape, np.nan, np.float32)),
     }
-    env_step = np.broadcast_to(np.arange(1.0, 21.0), (len(arms), 20))
-    return xr.Dataset(data, coords | {"env_step": (("arm", "update"), env_step)})
+    env_step = np.broadcast_to(np.arange(1.0, 21.0), (*map(len, arm_dims.values()), 20)).copy()
+    if dims:
+        env_step[np.isnan(values).all(tuple(range(len(arm_dims), values.ndim)))] = np.nan
+    return xr.Dataset(data, coords | {"env_step": ((*arm_dims, "update"), env_step)})
+
+
+def with_dims(**grid):
+    """PPO at 1, 4 and 8 epochs and PFO at 1 and 4; the score is 10 × algorithm + epochs + seed / 10."""
+    epochs = np.array([1.0, 4.0, 8.0])
+    values = np.add.outer(np.add.outer([0.0, 10.0], epochs), np.arange(5) / 10)
+    values[1, 2] = np.nan
+    for one in grid.values():
+        values = np.stack([values + 100.0 * i for i in range(len(one))], axis=-2)
+    dims = [("algorithm", ["ppo", "pfo"]), ("num_epochs", [1, 4, 8])]
+    return sweep_like(values, [], list(grid.items()), dims)
 
 
 # --- aggregates ------------------------------------------------------------------------------------------------------
@@ -194,6 +210,12 @@ def test_table_of_aggregates():
         (lambda ds: stats.task_scores(ds, "a", bounds=(1.0, 1.0)), "bounds"),
         (lambda ds: plots.improvement(ds, [("a",)]), "pairs"),
         (lambda ds: plots.improvement(ds, [("a", "c")]), "pairs='c'.*'a'"),
+        (lambda ds: stats.summary(ds, "episode_retrun"), "Did you mean 'episode_return'"),
+        (lambda ds: stats.summary(ds, []), "metrics"),
+        (lambda ds: stats.summary(ds.isel(update=0)), "along 'update'"),
+        (lambda ds: stats.summary(ds.drop_vars("env_step")), "'env_step'"),
+        (lambda ds: stats.bootstrap([1.0, 2.0], num_resamples=0), "num_resamples=0"),
+        (lambda ds: stats.aggregates(ds, by="epochs"), "by='epochs'.*'arm'"),
         (lambda ds: plots.profiles(sweep_like([[np.nan]], ["a"])), "metric='episode_return'"),
     ],
 )
@@ -202,27 +224,129 @@ def test_bad_input_names_what_is_allowed(call, match):
         call(sweep_like([[1.0, 2.0]], ["a"]))
 
 
-# --- figures ---------------------------------------------------------------------------------------------------------
+def test_a_gap_needs_a_target():
+    """Raw returns far above 1 are no solved task: there is no gap unless something says what solved is."""
+    ds = sweep_like([[150.0, 156.0]], ["ppo"])
+    assert "optimality_gap" not in stats.aggregates(ds, num_resamples=20).index.get_level_values("aggregate")
+    by_bounds = stats.aggregates(ds, bounds=(0.0, 500.0), num_resamples=20)
+    assert by_bounds.loc[("ppo", "optimality_gap"), "estimate"] == pytest.approx(1.0 - 153.0 / 500.0)
+    by_target = stats.aggregates(ds, target=500.0, num_resamples=20)
+    assert by_target.loc[("ppo", "optimality_gap"), "estimate"] == 500.0 - 153.0
 
 
-def test_profile_figure(tmp_path):
-    ds = sweep_like([[1.0, 3.0, 4.0], [5.0, 7.0, 6.0]], ["ppo", "pfo"])
-    figure = plots.profiles(ds, path=tmp_path / "profile.png", num_resamples=100)
-    (panel,) = figure.axes
-    lines = {line.get_label(): line for line in panel.get_lines()}
-    assert set(lines) == {"ppo", "pfo"}
-    x, y = lines["ppo"].get_data()
-    assert (y[0], y[-1]) == (1.0, 0.0) and (np.diff(y) <= 0).all()
-    assert y[np.searchsorted(x, 2.0)] == pytest.approx(2 / 3)
-    assert (tmp_path / "profile.png").stat().st_size > 5000
+# --- whatever the dimensions -----------------------------------------------------------------------------------------
 
 
-def test_improvement_figure(tmp_path):
-    ds = sweep_like([[1.0, 3.0, 4.0], [5.0, 7.0, 6.0], [0.0, 3.5, 9.0]], ["ppo", "pfo", "dqn"])
-    figure = plots.improvement(ds, [("pfo", "ppo"), ("dqn", "ppo")], path=tmp_path / "p.png", num_resamples=100)
-    (panel,) = figure.axes
-    shown = [t.get_text() for t in panel.get_yticklabels()]
-    assert shown == ["pfo > ppo", "dqn > ppo"]
-    points = [line.get_xdata()[0] for line in panel.get_lines() if line.get_marker() == "o"]
-    np.testing.assert_allclose(points, [1.0, 5 / 9])
-    assert to_hex(panel.get_lines()[0].get_color()) == plots.COLORS[0].lower()
+def test_seeds_are_found_by_name():
+    """After ``unstack`` seeds are no longer last; a mean over the last axis would be one over epochs."""
+    scores = stats.scores(with_dims().sel(algorithm="ppo"))
+    moved = scores.stack(run=("seed", "num_epochs")).unstack("run")
+    assert moved.dims[-1] == "num_epochs"
+    for of in (stats.mean, stats.iqm):
+        np.testing.assert_allclose(of(moved).sel(num_epochs=[1, 4, 8]), [1.2, 4.2, 8.2], rtol=1e-6)
+    got, want = stats.bootstrap(moved, num_resamples=200), stats.bootstrap(scores.values, num_resamples=200)
+    for one, other in zip(got, want, strict=True):
+        assert one.dims == ("num_epochs",)
+        np.testing.assert_allclose(one, other)
+    by_epochs = stats.bootstrap(moved, dim="num_epochs", num_resamples=20)[0]
+    np.testing.assert_allclose(by_epochs, stats.mean(scores.values.T))
+    np.testing.assert_allclose(stats.aggregate(moved, "mean").estimate, scores.values.mean(), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"dim='run'.*'seed'"):
+        stats.bootstrap(moved, dim="run")
+
+
+@pytest.mark.parametrize(
+    "order", [("seed", "update", "num_epochs", "algorithm"), ("update", "algorithm", "seed", "num_epochs")]
+)
+def test_no_dimension_is_known_by_its_place(order):
+    ds = with_dims().isel(seed=[0, 1, 2])
+    ds["diverged_at"][0, 1, 2] = 3.0
+    want, got = stats.summary(ds, num_resamples=50), stats.summary(ds.transpose(*order), num_resamples=50)
+    got = got.reorder_levels(want.index.names).sort_index()
+    assert got.to_dict("index") == want.sort_index().to_dict("index")
+
+
+def test_a_table_over_dims_has_the_arms_that_there_are():
+    table = stats.summary(with_dims(learning_rate=[1e-3, 1e-2]), num_resamples=50)
+    assert table.index.names == ["algorithm", "num_epochs", "learning_rate", "metric"]
+    assert len(table) == 5 * 2
+    assert table.loc[("pfo", 4, 1e-2, "episode_return"), "estimate"] == pytest.approx(114.2)
+    assert ("pfo", 8) not in table.index.droplevel([2, 3])
+
+
+def test_what_was_selected_is_still_named():
+    ds = with_dims(learning_rate=[1e-3, 1e-2])
+    table = stats.summary(ds.sel(algorithm="pfo", learning_rate=1e-2, seed=3), num_resamples=50)
+    assert dict(zip(table.index.names, table.index[0], strict=True)) == {
+        "algorithm": "pfo",
+        "num_epochs": 1,
+        "learning_rate": 1e-2,
+        "metric": "episode_return",
+    }
+    assert table["estimate"].tolist() == pytest.approx([111.3, 114.3])
+    dropped = ds.isel(algorithm=0, num_epochs=0, learning_rate=0, drop=True)
+    assert stats.summary(dropped, num_resamples=50)["estimate"].tolist() == pytest.approx([1.2])
+
+
+def test_a_dataset_without_diverged_at_has_lost_none():
+    ds = sweep_like([[1.0, 3.0]], ["a"])
+    for of in (stats.summary, stats.aggregates):
+        alone, whole = (of(x, num_resamples=50) for x in (ds[["episode_return"]], ds))
+        assert alone.to_dict() == whole.to_dict()
+    assert not stats.diverged(ds[["episode_return"]]).any()
+    np.testing.assert_array_equal(stats.scores(ds[["episode_return"]]), [[1.0, 3.0]])
+
+
+def test_methods_are_labels_of_a_dimension_and_tasks_the_others():
+    ds = with_dims()
+    np.testing.assert_allclose(stats.task_scores(ds, "ppo")[:, 0], [1.0, 4.0, 8.0])
+    np.testing.assert_allclose(stats.task_scores(ds, 4, by="num_epochs")[:, 0], [4.0, 14.0])
+    scaled = stats.task_scores(ds, "ppo", bounds=[(0.0, 1.0), (0.0, 4.0), (0.0, 8.0)])
+    np.testing.assert_allclose(scaled[:, 0], 1.0)
+    table = stats.aggregates(ds, by="num_epochs", num_resamples=20)
+    assert table.loc[("8", "mean"), "num_runs"] == 5  # PPO's alone
+    assert table.loc[("4", "mean"), "estimate"] == pytest.approx(9.2)
+
+
+# --- what is printed -------------------------------------------------------------------------------------------------
+
+
+def test_a_table_prints_whole_on_80_columns():
+    values = np.array([[[153.28, 148.1, 160.0]] * 2] * 2) * 1.0
+    ds = sweep_like(values, ["ppo", "pfo"], [("learning_rate", [3e-4, 3e-3])])
+    ds["actor_preactivation_norm"] = ds["episode_return"]
+    ds["diverged_at"][0, 1, 2] = 3.0
+    table = stats.summary(ds, ["episode_return", "actor_preactivation_norm"])
+    said = repr(table).splitlines()
+    assert max(map(len, said)) <= 92 and "…" not in repr(table) and "..." not in repr(table)
+    assert any("153.8 [148.1, 160]" in line and line.rstrip().endswith("0") for line in said)
+    assert "1 (seed 2)" in repr(table)
+    healthy = stats.summary(ds.sel(arm="pfo"), ["actor_preactivation_norm"])
+    assert max(map(len, repr(healthy).splitlines())) <= 80
+    assert "mean [range]" in repr(healthy) and "diverged" not in repr(healthy)
+    assert "153.8 [148.1, 160]" in table._repr_html_()
+    # Still numbers.
+    assert table.loc[("ppo", 3e-4, "episode_return"), "high"] == pytest.approx(160.0)
+    assert table.round(1)["high"].tolist()[0] == 160.0
+
+
+def test_the_header_says_what_stands_in_brackets():
+    """Of three seeds a 95% bootstrap interval is the range; of four it is less."""
+    for seeds, said in ((1, "mean [95% interval]"), (3, "mean [range]"), (4, "mean [95% interval]")):
+        table = stats.summary(sweep_like([np.arange(float(seeds))], ["a"]))
+        assert said in repr(table)
+        if seeds > 1:
+            assert (table["high"].item() == seeds - 1.0) == (seeds == 3)
+
+
+def test_one_seed_says_so_and_no_number_too():
+    table = stats.summary(sweep_like([[2.0], [np.nan]], ["a", "b"]), num_resamples=50)
+    assert "2 [one run]" in repr(table) and "none" in repr(table)
+
+
+def test_many_lost_seeds_are_counted_and_the_first_named():
+    ds = sweep_like([np.arange(9.0)], ["a"])
+    ds["diverged_at"][0, 1:] = 3.0
+    table = stats.summary(ds, num_resamples=50)
+    assert "8 (seed 1, 2, 3, 4, 5, …)" in repr(table)
+    assert table["diverged_seeds"].item() == "1, 2, 3, 4, 5, 6, 7, 8"

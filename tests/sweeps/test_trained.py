@@ -1,14 +1,18 @@
 """A trained run as a policy: its actions, rollouts and scores, and which run is the best."""
 
+import dataclasses
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from test_stats import sweep_like
+from test_stats import sweep_like, with_dims
 from toys import Clock, equal_trees, tiny
 
 import purejaxrl_ext as prx
+from purejaxrl_ext.sweeps import trained
 from purejaxrl_ext.sweeps.trained import Policy
 
 KEY = jax.random.key(5)
@@ -80,6 +84,82 @@ def test_continuous_actions_are_within_bounds():
     assert 1.0 < np.abs(actions).max() <= 2.0
 
 
+@dataclasses.dataclass(frozen=True)
+class Pixels(Clock):
+    """A Clock whose observation is of any dtype."""
+
+    dtype: str = "uint8"
+
+    def reset(self, key):
+        state, obs = super().reset(key)
+        return state, obs.astype(self.dtype)
+
+    def step(self, key, env_state, action):
+        after = super().step(key, env_state, action)
+        return after._replace(obs=after.obs.astype(self.dtype))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "given"),
+    [
+        ("uint8", [[0, 255], [7, 3]]),
+        ("uint8", np.array([[0.0, 255.0], [7.0, 3.0]])),
+        ("bool", np.array([[0, 1], [1, 1]], np.uint8)),
+        ("bool", [[0.0, 1.0], [1.0, 1.0]]),
+        ("float32", [[0, 255], [7, 3]]),
+        ("float32", np.array([[0, 255], [7, 3]], np.uint8)),
+    ],
+)
+def test_observations_are_cast_to_the_dtype_that_the_policy_was_trained_on(dtype, given):
+    """The network divides uint8 by 255 and nothing else: 1 as uint8 where it saw bools would be 1/255."""
+    got = trained._cast(given, trained._obs_dtype(Pixels(dtype=dtype)))
+    assert got.dtype == dtype
+    np.testing.assert_array_equal(got, np.asarray(given).astype(dtype))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "given", "match"),
+    [
+        ("uint8", [0.5, 1.0], r"obs=\[0.5\].*uint8"),
+        ("uint8", [-1, 1], r"obs=\[-1\]"),
+        ("uint8", [256, 1], r"obs=\[256\]"),
+        ("uint8", [np.nan, 1.0], r"obs=\[nan\]"),
+        ("bool", [255, 0], r"obs=\[255\].*bool"),
+    ],
+)
+def test_numbers_that_the_dtype_cannot_hold_are_an_error(dtype, given, match):
+    with pytest.raises(ValueError, match=match):
+        trained._cast(np.array(given), trained._obs_dtype(Pixels(dtype=dtype)))
+
+
+def test_inside_jit_only_what_always_fits_is_cast():
+    bools, bytes_ = np.dtype("bool"), np.dtype("uint8")
+    assert jax.jit(lambda x: trained._cast(x, bytes_))(jnp.ones(2, bool)).dtype == "uint8"
+    with pytest.raises(ValueError, match=r"obs.dtype='uint8'.*bool"):
+        jax.jit(lambda x: trained._cast(x, bools))(jnp.ones(2, jnp.uint8))
+
+
+def test_a_policy_is_one_line_and_a_table_in_a_notebook():
+    policy = fresh("CartPole-v1")
+    assert repr(policy) == "<policy of ppo on CartPole-v1, greedy, 0 updates of 16 environment steps>"
+    policy = dataclasses.replace(policy, hparams=policy.hparams.replace(clip_eps=0.375))
+    html = policy._repr_html_()
+    assert html.startswith("<details><summary>&lt;policy of ppo on CartPole-v1")
+    assert "<td>clip_eps</td><td>0.375</td>" in html and "<td>num_steps</td><td>8</td>" in html
+    assert "<td>parameters</td>" in html and len(html) < 6000
+
+
+# Algorithms pickle by the settings that make them.
+@pytest.mark.skipif(prx.Algorithm.__reduce__ is object.__reduce__, reason="algorithms do not pickle")
+def test_a_policy_comes_back_from_a_pickle():
+    policy = fresh("CartPole-v1", greedy=False)
+    back = pickle.loads(pickle.dumps(policy))
+    equal_trees(back.state, policy.state)
+    assert (back.greedy, back.hparams, back.algorithm.loop) == (False, policy.hparams, policy.algorithm.loop)
+    obs = jnp.zeros((20, 4))
+    np.testing.assert_array_equal(back(obs, KEY), policy(obs, KEY))
+
+
 # --- rollouts --------------------------------------------------------------------------------------------------------
 
 
@@ -131,6 +211,36 @@ def test_true_rewards_count_in_the_score():
     assert seen.score.sum() == policy.evaluate(KEY, 1)[0]
 
 
+def test_no_more_steps_are_taken_than_the_time_limit_has(monkeypatch):
+    taken = []
+    monkeypatch.setattr(trained, "_rollout", lambda *args: taken.append(args[3]) or 1 / 0)
+    for env, max_steps in ((Clock(time_limit=5), 500), (Clock(time_limit=5), 2), (Clock(), None), (Clock(), 7)):
+        with pytest.raises(ZeroDivisionError):
+            fresh(env).rollout(KEY, max_steps=max_steps)
+    assert taken == [5, 2, 10_000, 7]
+
+
+def test_a_file_of_another_kind_is_an_error_before_the_episode(tmp_path, monkeypatch):
+    monkeypatch.setattr(Policy, "rollout", lambda *args, **kwargs: pytest.fail("acted"))
+    for name in ("x.mp4", "x", "x.png"):
+        with pytest.raises(ValueError, match=r"path=.*'\.gif'"):
+            fresh(Clock(time_limit=3)).render(tmp_path / name, KEY)
+
+
+def test_an_episode_is_as_fast_as_its_environment_says(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Policy, "frames", lambda *args: np.zeros((1, 4, 4, 3), np.uint8))
+    monkeypatch.setattr(trained.render, "gif", lambda frames, path, fps: seen.append(fps))
+    for env, fps in ((Clock(time_limit=3), None), (Slow(time_limit=3), None), (Slow(time_limit=3), 12.0)):
+        fresh(env).render(tmp_path / "x.gif", KEY, fps=fps)
+    assert seen == [30.0, 4.0, 12.0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Slow(Clock):
+    fps: float = 4.0
+
+
 def test_a_rendered_episode(tmp_path):
     policy = fresh("CartPole-v1")
     frames = policy.frames(KEY, max_steps=8)
@@ -157,6 +267,15 @@ def test_best_is_the_highest_end_that_did_not_diverge():
     assert prx.best(ds, last=1.0).where == {"arm": "ppo", "seed": 0, "gamma": 0.99}
 
 
+def test_best_of_arms_with_dimensions_has_their_labels():
+    ds = with_dims(learning_rate=[1e-3, 1e-2]).assign_attrs(dims=["algorithm", "num_epochs"])
+    assert prx.best(ds).where == {"arm": ("pfo", 4), "seed": 4, "learning_rate": 1e-2}
+    # In their order, whatever was selected before.
+    part = ds.sel(num_epochs=1, learning_rate=1e-3, seed=[0, 2])
+    assert prx.best(part).where == {"arm": ("pfo", 1), "seed": 2, "learning_rate": 1e-3}
+    assert prx.best(with_dims()).where == {"arm": ("pfo", 4), "seed": 4}
+
+
 def test_best_names_a_run_that_policy_takes(swept):
     for source in swept:
         where = prx.best(source, last=1.0).where
@@ -169,6 +288,8 @@ def test_best_names_a_run_that_policy_takes(swept):
     [
         (lambda s: prx.policy(s, arm="ppu"), "arm='ppu'.*'ppo', 'pqn'"),
         (lambda s: prx.policy(s, arm="ppo", seed=4), r"seed=4.*\[7, 3\]"),
+        (lambda s: prx.policy(s, arm="ppo", algorithm="ppo"), "algorithm='ppo'.*prx.make"),
+        (lambda s: prx.policy(s, arm="ppo", algorithm=prx.Algorithm), "algorithm=<class.*prx.make"),
         (lambda s: prx.policy(s, arm="ppo", seed=3)(jnp.zeros(5)), r"obs.shape=\(5,\).*\(4,\)"),
         (lambda s: prx.policy(s, arm="ppo", seed=3)(jnp.zeros((1, 1, 4))), r"obs.shape"),
         (lambda s: prx.policy(s, arm="ppo", seed=3, greedy=False)(jnp.zeros(4)), "key=None.*greedy=False"),
