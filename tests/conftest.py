@@ -1,13 +1,33 @@
-"""Settings of every test: no silent broadcasting, and warnings are errors."""
+"""Settings of every test: no silent broadcasting, warnings are errors, and how processes share the machine."""
 
-import purejaxrl_ext  # noqa: F401, I001  (before JAX's first computation: it makes each core a device)
+from __future__ import annotations
 
 import gc
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DEVICES = 2  # of each process, however many cores there are: what is sharded has two parts to divide among
+
+# Read when JAX and the linear algebra libraries are imported, here and in processes that tests start.
+for variable, value in {
+    "JAX_NUM_CPU_DEVICES": str(DEVICES),
+    # One cache for the whole run: a program is compiled by the first process that needs it. Most are small.
+    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "xla"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    # One thread each: the workers keep the cores busy.
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}.items():
+    os.environ.setdefault(variable, value)
 
 import jax
 import jax.monitoring
-import pytest
 
+from purejaxrl_ext import devices
 from purejaxrl_ext.sweeps import program
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -28,6 +48,8 @@ THIRD_PARTY = (
     "ignore::UserWarning:orbax.*",
     "ignore:Brax System, piplines and environments are not actively being maintained:UserWarning",
     "ignore:Brax:DeprecationWarning",
+    # Another process is writing that program at this moment: this one compiles it too.
+    "ignore:Error reading persistent compilation cache entry:UserWarning",
 )
 
 
@@ -37,13 +59,25 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", line)
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """``-n auto``: a process per core; none beside this one where few tests are asked for, since each takes seconds to start."""
+    few = config.option.keyword or any(".py" in argument for argument in config.args)
+    return 0 if few else devices.cores()
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _forget_programs():
     """Each compiled program holds memory maps, of which a process may have 65,530: the whole suite's are more."""
     yield
-    program.program.cache_clear()
-    jax.clear_caches()
-    gc.collect()
+    if _memory_maps() > 20_000:
+        program.program.cache_clear()
+        jax.clear_caches()
+        gc.collect()
+
+
+def _memory_maps() -> float:
+    maps = Path("/proc/self/maps")
+    return maps.read_bytes().count(b"\n") if maps.exists() else float("inf")
 
 
 _COMPILED: list[str] = []
