@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -67,17 +69,19 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.fixture(autouse=True, scope="module")
 def _forget_programs():
-    """Each compiled program holds memory maps, of which a process may have 65,530: the whole suite's are more."""
+    """The whole suite's programs would take many gigabytes, and more memory maps than the 65,530 that a process may have."""
     yield
-    if _memory_maps() > 20_000:
+    if psutil.Process().memory_info().rss > 2e9 or _memory_maps() > 20_000:
         program.program.cache_clear()
         jax.clear_caches()
         gc.collect()
+        # The C library keeps what was freed, unless it is told to give it back.
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
 
 
-def _memory_maps() -> float:
+def _memory_maps() -> int:
     maps = Path("/proc/self/maps")
-    return maps.read_bytes().count(b"\n") if maps.exists() else float("inf")
+    return maps.read_bytes().count(b"\n") if maps.exists() else 0
 
 
 _COMPILED: list[str] = []
