@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 help:
 	@echo "make .venv           install only (PYTHON=python3.12 VENV=.venv312 for another Python beside it)"
 	@echo "make study           PPO against PFO on Breakout-MinAtar: table and figures (options: ARGS=\"--help\")"
-	@echo "make test            all tests but the long learning ones"
+	@echo "make test            all tests but the long learning ones, a process per core (some: ARGS=\"-k NAME\", ARGS=FILE)"
 	@echo "make test-learning   train every algorithm to its threshold"
 	@echo "make lint            ruff and mypy"
 	@echo "make notebooks       execute the notebooks and store them (some: NOTEBOOKS=\"FILE ...\")"
@@ -43,10 +43,10 @@ study: $(STAMP)
 	@"$(BIN)/python" experiments/study.py $(ARGS)
 
 test: $(STAMP)
-	"$(BIN)/python" -m pytest -m "not learning" $(ARGS)
+	"$(BIN)/python" -m pytest -m "not learning" -n auto --dist loadfile $(ARGS)
 
 test-learning: $(STAMP)
-	"$(BIN)/python" -m pytest -m learning $(ARGS)
+	"$(BIN)/python" -m pytest -m learning -n auto --dist worksteal $(ARGS)
 
 lint: $(STAMP)
 	"$(BIN)/python" -m ruff check .

@@ -1,13 +1,35 @@
-"""Settings of every test: no silent broadcasting, and warnings are errors."""
+"""Settings of every test: no silent broadcasting, warnings are errors, and how processes share the machine."""
 
-import purejaxrl_ext  # noqa: F401, I001  (before JAX's first computation: it makes each core a device)
+from __future__ import annotations
 
+import ctypes
 import gc
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DEVICES = 2  # of each process, however many cores there are: what is sharded has two parts to divide among
+
+# Read when JAX and the linear algebra libraries are imported, here and in processes that tests start.
+for variable, value in {
+    "JAX_NUM_CPU_DEVICES": str(DEVICES),
+    # One cache for the whole run: a program is compiled by the first process that needs it. Most are small.
+    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "xla"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    # One thread each: the workers keep the cores busy.
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}.items():
+    os.environ.setdefault(variable, value)
 
 import jax
 import jax.monitoring
-import pytest
 
+from purejaxrl_ext import devices
 from purejaxrl_ext.sweeps import program
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -28,6 +50,8 @@ THIRD_PARTY = (
     "ignore::UserWarning:orbax.*",
     "ignore:Brax System, piplines and environments are not actively being maintained:UserWarning",
     "ignore:Brax:DeprecationWarning",
+    # Another process is writing that program at this moment: this one compiles it too.
+    "ignore:Error reading persistent compilation cache entry:UserWarning",
 )
 
 
@@ -37,13 +61,27 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", line)
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """``-n auto``: a process per core; none beside this one where few tests are asked for, since each takes seconds to start."""
+    few = config.option.keyword or any(".py" in argument for argument in config.args)
+    return 0 if few else devices.cores()
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _forget_programs():
-    """Each compiled program holds memory maps, of which a process may have 65,530: the whole suite's are more."""
+    """The whole suite's programs would take many gigabytes, and more memory maps than the 65,530 that a process may have."""
     yield
-    program.program.cache_clear()
-    jax.clear_caches()
-    gc.collect()
+    if psutil.Process().memory_info().rss > 2e9 or _memory_maps() > 20_000:
+        program.program.cache_clear()
+        jax.clear_caches()
+        gc.collect()
+        # The C library keeps what was freed, unless it is told to give it back.
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
+
+
+def _memory_maps() -> int:
+    maps = Path("/proc/self/maps")
+    return maps.read_bytes().count(b"\n") if maps.exists() else 0
 
 
 _COMPILED: list[str] = []
