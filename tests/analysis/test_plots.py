@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from datasets import sweep_like, with_dims
 from matplotlib.colors import to_hex
-from test_stats import sweep_like, with_dims
 
 from purejaxrl_ext.analysis import plots, stats
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from datasets import sweep_like, with_dims
 from PIL import Image
-from test_stats import sweep_like, with_dims
 from toys import Clock, equal_trees, tiny
 
 import purejaxrl_ext as prx
