@@ -122,9 +122,9 @@ def find(source: str | Path | xr.Dataset, arm: Any, seed: int, cell: dict[str, f
     unknown = sorted(set(cell) - set(coords))
     if unknown:
         raise ValueError(unknown_name("swept setting", unknown[0], [name for name in coords if name != "seed"]))
-    wanted = {"seed": seed} | cell
+    arm, wanted = _pick_arm(arms, arm), {"seed": seed} | cell
     found = {name: _pick(name, list(values), wanted.get(name)) for name, values in coords.items()}
-    return Labels(_pick_arm(arms, arm), int(found.pop("seed")), found)
+    return Labels(arm, int(found.pop("seed")), found)
 
 
 def algorithm_of(source: str | Path | xr.Dataset, arm: Any) -> Algorithm:
