@@ -119,7 +119,7 @@ def penalty_gradient(
         logged: Metrics = {}
         for i in interventions:
             if i.penalty is not None:
-                penalty, more = i.penalty(net, params, _memory(learner, i), part, other, hparams)
+                penalty, more = _checked(i.penalty(net, params, _memory(learner, i), part, other, hparams), i.name)
                 value, logged = value + penalty, logged | more | {f"{i.name}_penalty": penalty}
         return value, logged
 
@@ -135,6 +135,13 @@ def is_due(update: Array, every: Array) -> Array:
 def when(due: Array, change: Callable[[Learner], Learner], learner: Learner) -> Learner:
     """``change(learner)`` where it is due: a ``cond`` as long as ``due`` is the same for all seeds."""
     return jax.lax.cond(due, change, lambda learner: learner, learner)
+
+
+def _checked(returned: Any, name: str) -> tuple[Array, Metrics]:
+    is_pair = isinstance(returned, tuple) and len(returned) == 2 and jnp.shape(returned[0]) == ()
+    if not (is_pair and isinstance(returned[1], Mapping)):
+        raise TypeError(f"{name}.penalty must return (scalar, metrics by name), got {returned!r}")
+    return returned
 
 
 def _memory(learner: Learner, intervention: Intervention) -> PyTree:
