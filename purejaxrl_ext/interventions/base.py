@@ -11,9 +11,11 @@ Their random keys come by ``fold_in`` of a number that the name gives, so that a
 
 from __future__ import annotations
 
+import importlib
+import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import jax
@@ -73,9 +75,32 @@ class Intervention:
         for name in self.hparams:
             check(name.startswith(f"{self.name}_"), "hparams", name, f"a name that begins with {self.name}_")
 
+    @property
+    def import_path(self) -> str | None:
+        """``"module:NAME"`` where it stands at the top of a module that one of its functions is from, so that another process
+        finds it; None where it does not."""
+        parts = (getattr(self, f.name) for f in fields(self))
+        for module in dict.fromkeys(getattr(part, "__module__", "__main__") for part in parts if callable(part)):
+            names = vars(sys.modules[module]) if module != "__main__" else {}
+            for name, value in list(names.items()):
+                if value is self:
+                    return f"{module}:{name}"
+        return None
+
+    def __reduce__(self) -> Any:
+        path = self.import_path
+        allowed = "a constant at the top of a module, beside its functions, to come back in another process"
+        check(path is not None, "intervention", self.name, allowed)
+        return _imported, (path,)
+
     def own_key(self, key: Array) -> Array:
         """A key of this intervention's own."""
         return jax.random.fold_in(key, zlib.crc32(self.name.encode()))
+
+
+def _imported(path: str) -> Intervention:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def first_memory(interventions: Sequence[Intervention], key: Array, params: PyTree) -> PyTree:

@@ -43,21 +43,21 @@ def scale_by_aged_adam(b1: Any, b2: Any, eps: Any) -> optax.GradientTransformati
         return AgedAdamState(plain.init(params), Ages(jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.int32), params)))
 
     def update(grads: PyTree, state: AgedAdamState, params: PyTree = None) -> tuple[PyTree, AgedAdamState]:
-        _, adam = plain.update(grads, state.adam, params)
+        common, adam = plain.update(grads, state.adam, params)
         ages = jax.tree.map(lambda age: age + 1, state.ages.steps)
 
-        def direction(m: Array, v: Array, age: Array) -> Array:
-            m, v = (x / _correction(b, adam.count, age) for x, b in ((m, b1), (v, b2)))
-            return m / (jnp.sqrt(v) + eps)
+        def direction(common: Array, m: Array, v: Array, age: Array) -> Array:
+            own = (m / _correction(b1, age)) / (jnp.sqrt(v / _correction(b2, age)) + eps)
+            return jnp.where(age == adam.count, common, own)
 
-        return jax.tree.map(direction, adam.mu, adam.nu, ages), AgedAdamState(adam, Ages(ages))
+        return jax.tree.map(direction, common, adam.mu, adam.nu, ages), AgedAdamState(adam, Ages(ages))
 
     return optax.GradientTransformation(init, update)
 
 
-def _correction(decay: Array, count: Array, age: Array) -> Array:
-    """1 − βᵏ, as optax computes it where k is the count of all."""
-    return jnp.where(age == count, 1 - decay**count, -jnp.expm1(age * jnp.log(decay)))
+def _correction(decay: Array, age: Array) -> Array:
+    """1 − βᵏ."""
+    return -jnp.expm1(age * jnp.log(decay))
 
 
 def aged(optimizer: Callable[..., Any]) -> Callable[..., Any]:

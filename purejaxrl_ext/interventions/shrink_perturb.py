@@ -2,9 +2,9 @@
 
     θ ← a θ + b θ_fresh   at the end of every k-th update, θ_fresh initial parameters drawn then
 
-``shrink_perturb_shrink`` is a, ``shrink_perturb_noise`` b, ``shrink_perturb_every`` k; infinite: never. The paper has a = 0.4, b = 0.1
-whenever the data change. The soft kind (Juliani & Ash 2024, arXiv 2405.19153) is a = 1 − b with a small b each time, as by default;
-theirs comes with each gradient step, of which an update has many. The optimiser's moments stay.
+``shrink_perturb_shrink`` is a, ``shrink_perturb_noise`` b, ``shrink_perturb_every`` k; infinite: never. The paper has a = 0.4 and
+b = 0.1 whenever the data change. The soft kind (Juliani & Ash 2024, arXiv 2405.19153) is a = 1 − b with a small b each time, as by
+default; theirs comes with each gradient step, of which an update has many. The optimiser's moments stay.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     w ← clip(w, −κ/√n, κ/√n)   after each step; n the inputs of a unit, and 1/√n the bound of uniform initial weights
 
-of weights with two axes or more. ``weight_clipping_kappa`` is κ; infinite: never. The paper's range is that of ``initializer="fan_in"``:
-of orthogonal weights a small κ cuts some at the first step.
+of weights with two axes or more. ``weight_clipping_kappa`` is κ; infinite: never. The paper's range is that of
+``initializer="fan_in"``: of orthogonal weights a small κ cuts some at the first step.
 """
 
 from __future__ import annotations

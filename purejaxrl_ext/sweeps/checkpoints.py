@@ -23,6 +23,7 @@ import xarray as xr
 
 from purejaxrl_ext.algorithms.make import make
 from purejaxrl_ext.errors import check
+from purejaxrl_ext.interventions.base import Intervention
 from purejaxrl_ext.sweeps import results
 from purejaxrl_ext.types import Algorithm, PyTree, State, abstract_key
 
@@ -292,6 +293,8 @@ def plain(value: Any) -> Any:
 
 
 def _by_import_path(value: Any) -> dict[str, Any] | None:
+    if isinstance(value, Intervention):
+        return {"import": value.import_path} if value.import_path else None
     named: Any = value if inspect.isroutine(value) or inspect.isclass(value) else type(value)
     if getattr(named, "__module__", "__main__") == "__main__" or "<" in getattr(named, "__qualname__", "<"):
         return None
