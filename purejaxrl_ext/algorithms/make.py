@@ -17,6 +17,7 @@ from purejaxrl_ext.algorithms.settings import OF_DEFAULT_NETWORKS, check_effect,
 from purejaxrl_ext.envs.base import Environment
 from purejaxrl_ext.envs.make import make_env
 from purejaxrl_ext.errors import check, unknown_name
+from purejaxrl_ext.interventions import BUILT_IN as SHIPPED
 from purejaxrl_ext.interventions import INTERVENTIONS, Intervention
 from purejaxrl_ext.loops.base import Loop
 from purejaxrl_ext.loops.memory import adapt
@@ -82,7 +83,7 @@ def make(
     loop = build(recipe, made_env, module, config, changes, tuple(metrics))
     check_network(loop, needs_policy=hasattr(config, "policy"))
     rebuild = {"algorithm": _stored(algorithm, recipe), "env": env, "network": network, **env_settings}
-    rebuild |= {"interventions": tuple(interventions)} if interventions else {}
+    rebuild |= {"interventions": tuple(map(_stored_intervention, changes))} if changes else {}
     rebuild |= {"metrics": tuple(metrics)} if metrics else {}
     fields = dataclasses.asdict(config)
     rebuild |= {k: v for k, v in fields.items() if network is None or k not in OF_DEFAULT_NETWORKS}
@@ -104,15 +105,19 @@ def find_recipe(algorithm: str | Recipe) -> Recipe:
 
 def find_interventions(names: Sequence[str | Intervention]) -> tuple[Intervention, ...]:
     """Interventions, by name or as they are."""
-    check(not isinstance(names, str), "interventions", names, f"a sequence of them, as ({names!r},)")
+    several = isinstance(names, Sequence) and not isinstance(names, str)
+    check(several, "interventions", names, "a sequence, also of one: (..., )")
     found = []
     for name in names:
         if isinstance(name, Intervention):
             found.append(name)
-        elif isinstance(name, str) and name in INTERVENTIONS:
+        elif not isinstance(name, str):
+            kind = f"the class {name.__name__}" if isinstance(name, type) else type(name).__name__
+            raise TypeError(f"interventions must hold names or prx.Intervention objects, got {kind}")
+        elif name in INTERVENTIONS:
             found.append(INTERVENTIONS[name])
         else:
-            raise ValueError(unknown_name("intervention", str(name), INTERVENTIONS))
+            raise ValueError(unknown_name("intervention", name, INTERVENTIONS))
     taken = [i.name for i in found]
     check(len(set(taken)) == len(taken), "interventions", taken, "of different names")
     return tuple(found)
@@ -121,6 +126,11 @@ def find_interventions(names: Sequence[str | Intervention]) -> tuple[Interventio
 def _stored(algorithm: str | Recipe, recipe: Recipe) -> str | Recipe:
     """How settings name the recipe: a name stands for the package's own alone, since only that is sure to come back."""
     return recipe.name if BUILT_IN.get(recipe.name) == recipe else recipe
+
+
+def _stored_intervention(intervention: Intervention) -> str | Intervention:
+    """The same of an intervention."""
+    return intervention.name if SHIPPED.get(intervention.name) is intervention else intervention
 
 
 def _whose(name: str) -> str:

@@ -65,7 +65,10 @@ class Loop:
         def loss(params: PyTree, samples: Samples, hparams: Any) -> tuple[Array, Metrics]:
             return self.rule.loss(*self.agent.evaluate(params, samples), hparams)
 
-        return Net(init, self.agent.evaluate, loss, functools.partial(layers, self.network))
+        def first_moments(params: PyTree, hparams: Any) -> PyTree:
+            return optim.init(self.optimizer, hparams, params, self.config.separate_optimizers)
+
+        return Net(init, self.agent.evaluate, loss, functools.partial(layers, self.network), first_moments)
 
     @property
     def steps_per_update(self) -> int:
@@ -96,7 +99,7 @@ class Loop:
         params = self.agent.init(params_key, vec_state.obs)
         return State(
             params=params,
-            opt_state=optim.init(self.optimizer, f32(hparams), params, self.config.separate_optimizers),
+            opt_state=self.net.first_moments(params, f32(hparams)),
             env=vec_state,
             key=key,
             update=jnp.zeros((), jnp.int32),
