@@ -13,6 +13,7 @@ import optax
 
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.networks.structure import parameter_group
+from purejaxrl_ext.rules.schedules import anneal as anneal
 from purejaxrl_ext.types import Array, Metrics, PyTree
 
 Optimizer = Callable[[Any, Array], optax.GradientTransformation]
@@ -62,12 +63,6 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "rmsprop": rmsprop,
     "sgd": sgd,
 }
-
-
-def anneal(value: Array, anneal_steps: Array, env_steps: Array) -> Array:
-    """x · max(0, 1 − env_steps / anneal_steps); x where ``anneal_steps`` is 0."""
-    share = jnp.maximum(0.0, 1.0 - env_steps / jnp.maximum(anneal_steps, 1.0))
-    return value * jnp.where(anneal_steps > 0, share, 1.0)
 
 
 def clip(grads: PyTree, max_grad_norm: Array) -> PyTree:
