@@ -18,6 +18,7 @@ from purejaxrl_ext.loops.measure import measured
 from purejaxrl_ext.loops.memory import FeedForward, Recurrent, Samples, adapt
 from purejaxrl_ext.networks import policies
 from purejaxrl_ext.networks.structure import layers
+from purejaxrl_ext.rules.schedules import anneal
 from purejaxrl_ext.types import Acted, Array, Learner, Metrics, Net, Output, PyTree, Rule, State, VecState
 
 
@@ -128,7 +129,7 @@ class Loop:
 
     def context(self, state: State, hparams: Any, env_steps: Array) -> Context:
         """What the hooks of an update are told; its key is apart from the update's own streams."""
-        learning_rate = optim.anneal(hparams.learning_rate, hparams.anneal_steps, env_steps)
+        learning_rate = anneal(hparams.learning_rate, hparams.anneal_steps, env_steps)
         hparams = self.rule.schedule(hparams, env_steps)
         return Context(hparams, state.update, jax.random.fold_in(state.key, 0x1E4), learning_rate)
 

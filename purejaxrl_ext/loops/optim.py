@@ -68,12 +68,6 @@ OPTIMIZERS: dict[str, Optimizer] = {
 }
 
 
-def anneal(value: Array, anneal_steps: Array, env_steps: Array) -> Array:
-    """x · max(0, 1 − env_steps / anneal_steps); x where ``anneal_steps`` is 0."""
-    share = jnp.maximum(0.0, 1.0 - env_steps / jnp.maximum(anneal_steps, 1.0))
-    return value * jnp.where(anneal_steps > 0, share, 1.0)
-
-
 def clip(grads: PyTree, max_grad_norm: Array) -> PyTree:
     """Scale gradients down to a global norm (not element by element), if theirs is larger."""
     return optax.clip_by_global_norm(max_grad_norm).update(grads, optax.EmptyState())[0]

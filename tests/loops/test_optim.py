@@ -9,6 +9,7 @@ import pytest
 
 from purejaxrl_ext.loops import optim
 from purejaxrl_ext.rules import ppo
+from purejaxrl_ext.rules.schedules import anneal
 
 HPARAMS = ppo.PPOHparams(max_grad_norm=1.0)
 
@@ -73,12 +74,12 @@ def test_apply_is_adam():
 
 @pytest.mark.parametrize(("env_steps", "share"), [(0, 1.0), (250, 0.75), (1000, 0.0), (5000, 0.0)])
 def test_annealing_ends_at_zero(env_steps, share):
-    got = optim.anneal(jnp.float32(0.5), jnp.float32(1000.0), jnp.float32(env_steps))
+    got = anneal(jnp.float32(0.5), jnp.float32(1000.0), jnp.float32(env_steps))
     np.testing.assert_allclose(got, 0.5 * share, rtol=1e-6)
 
 
 def test_no_annealing_is_constant():
-    assert optim.anneal(jnp.float32(0.5), jnp.float32(0.0), jnp.float32(1e9)) == 0.5
+    assert anneal(jnp.float32(0.5), jnp.float32(0.0), jnp.float32(1e9)) == 0.5
 
 
 def test_the_state_holds_arrays_only():
