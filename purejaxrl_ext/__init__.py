@@ -11,7 +11,20 @@ from purejaxrl_ext.algorithms import ALGORITHMS, make
 from purejaxrl_ext.envs import Box, Discrete, EnvStep, TabularEnv, make_env
 from purejaxrl_ext.loops import evaluate, train
 from purejaxrl_ext.networks import Categorical, Gaussian, TanhGaussian
-from purejaxrl_ext.sweeps import Policy, best, initialize, launch, load, load_state, policy, resume, sweep
+from purejaxrl_ext.sweeps import (
+    Policy,
+    best,
+    initialize,
+    launch,
+    load,
+    load_state,
+    load_states,
+    policy,
+    replay,
+    resume,
+    saved_updates,
+    sweep,
+)
 from purejaxrl_ext.types import Algorithm, Output, Representation, Rollout, Rule, State
 
 # Modules that notebooks and scripts call by name, ``from purejaxrl_ext import plots``: each is imported when first asked for.

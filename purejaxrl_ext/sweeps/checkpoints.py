@@ -28,13 +28,22 @@ from purejaxrl_ext.types import Algorithm, PyTree, State, abstract_key
 
 
 class States(NamedTuple):
-    """Trained states in memory: by arm, ``[R, ...]``."""
+    """States in memory, R = grid cells × seeds, seeds fastest.
 
-    states: dict[str, State]
-    arms: dict[str, Algorithm]
+    Attributes:
+        states: trained ones by arm (a tuple, where arms have several dimensions), ``[R, ...]``.
+        arms: what each ran.
+        coords: values of each swept setting, then the seeds.
+        along: those kept on the way, by arm and update; on the host, their keys as data.
+    """
+
+    states: dict[Any, State]
+    arms: dict[Any, Algorithm]
+    coords: dict[str, list]
+    along: dict[Any, dict[int, State]]
 
     def __repr__(self) -> str:
-        return f"<trained states of {', '.join(self.states)}>"
+        return f"<trained states of {', '.join(map(str, self.states))}>"
 
 
 class Snapshot(NamedTuple):
@@ -103,10 +112,12 @@ class Arrays(ocp.args.CheckpointArgs):
 class Checkpoints:
     """The checkpoints of one wave of one arm: written in the background, atomically; the last ``keep`` stay.
 
+    Those of updates that ``keep_every`` divides stay too (0: none).
+
     Each process keeps its own waves' and waits for no other.
     """
 
-    def __init__(self, path: Path, arm: str, wave: str, keep: int = 2):
+    def __init__(self, path: Path, arm: str, wave: str, keep: int = 2, keep_every: int = 0):
         where = folder(path, arm, wave).absolute()
         where.mkdir(parents=True, exist_ok=True)
         alone = ocp.options.MultiprocessingOptions()
@@ -117,7 +128,11 @@ class Checkpoints:
         # what another still waits for.
         at_once = ocp.options.AsyncOptions(create_directories_asynchronously=False)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=False, multiprocessing_options=alone, async_options=at_once
+            max_to_keep=keep,
+            keep_period=keep_every or None,
+            create=False,
+            multiprocessing_options=alone,
+            async_options=at_once,
         )
         self.where, self.saved = where, False
         self.manager = ocp.CheckpointManager(where, item_handlers=ArraysHandler(), options=options)
@@ -164,8 +179,7 @@ class Checkpoints:
             MismatchError: a checkpoint is of another State than ``one``'s.
             OSError: the disk cannot be read.
         """
-        shapes = jax.tree.map(lambda x: np.empty((num_runs, *x.shape), x.dtype), one.replace(update=()))
-        target = Snapshot(shapes.replace(update=np.zeros((), np.int32)), np.zeros(num_runs, np.int32))
+        target = like(one, num_runs)
         for update in sorted(self.manager.all_steps(), reverse=True):
             try:
                 found = self.manager.restore(update, args=Arrays(target))
@@ -192,6 +206,12 @@ class Checkpoints:
         return None
 
 
+def like(one: State, num_runs: int) -> Snapshot:
+    """What a checkpoint of so many runs looks like; ``one``: shapes of one, its key as data."""
+    shapes = jax.tree.map(lambda x: np.empty((num_runs, *x.shape), x.dtype), one.replace(update=()))
+    return Snapshot(shapes.replace(update=np.zeros((), np.int32)), np.zeros(num_runs, np.int32))
+
+
 def folder(path: Path, arm: str, wave: str) -> Path:
     """Where a wave of an arm has its checkpoints."""
     return path / "checkpoints" / arm / wave
@@ -213,19 +233,19 @@ def one_run(algorithm: Algorithm) -> State:
 
 
 def load_state(
-    source: str | Path | xr.Dataset, arm: str | None, seed: int, algorithm: Algorithm | None, cell: dict[str, float]
+    source: str | Path | xr.Dataset, arm: Any, seed: int, algorithm: Algorithm | None, cell: dict[str, float]
 ) -> State:
     """See :func:`purejaxrl_ext.sweeps.sweep.load_state`."""
     if isinstance(source, xr.Dataset) and "states" in source.attrs:
         kept: States = source.attrs["states"]
-        arm = _pick_arm(list(kept.states), arm)
-        index, shape = _run_index({str(d): source[d].values for d in source["diverged_at"].dims[1:]}, seed, cell)
+        arm = pick_arm({name: name if isinstance(name, tuple) else (name,) for name in kept.states}, arm)
+        index, shape = run_index(kept.coords, seed, cell)
         return take(kept.states[arm], int(np.ravel_multi_index(index, shape)))
     path = Path(source.attrs.get("path", "") if isinstance(source, xr.Dataset) else source)
     check(path != Path(), "source", "dataset", "one of a sweep with out=... or keep_states=True")
     config = results.read_config(path)
-    arm = _pick_arm(list(config["arms"]), arm)
-    index, shape = _run_index({**config["grid"], "seed": config["seeds"]}, seed, cell)
+    arm = pick_arm({name: tuple(stored["labels"]) for name, stored in config["arms"].items()}, arm)
+    index, shape = run_index({**config["grid"], "seed": config["seeds"]}, seed, cell)
     algorithm = arm_algorithm(path, arm, config["arms"][arm]["settings"], algorithm)
     place = config["slots"].index(seed)
     start, stop, width = next(w for w in config["waves"][arm] if w[0] <= place < w[1])
@@ -248,14 +268,23 @@ def take(state: State, run: int) -> State:
     return picked.replace(update=jnp.asarray(update))
 
 
-def _pick_arm(arms: list[str], arm: str | None) -> str:
+def pick_arm(arms: dict[Any, tuple], arm: Any) -> Any:
+    """The arm with these labels; None: the only one.
+
+    Args:
+        arms: each one's labels.
+        arm: its name, or the tuple of its labels.
+    """
     if arm is None and len(arms) == 1:
-        return arms[0]
-    check(arm in arms, "arm", arm, f"one of {', '.join(map(repr, arms))}")
-    return str(arm)
+        return next(iter(arms))
+    wanted = arm if isinstance(arm, tuple) else (arm,)
+    found = [name for name, labels in arms.items() if labels == wanted]
+    shown = [labels[0] if len(labels) == 1 else labels for labels in arms.values()]
+    check(len(found) == 1, "arm", arm, f"one of {', '.join(map(repr, shown))}")
+    return found[0]
 
 
-def _run_index(coords: dict[str, Any], seed: int, cell: dict[str, float]) -> tuple[tuple, tuple]:
+def run_index(coords: dict[str, Any], seed: int, cell: dict[str, float]) -> tuple[tuple, tuple]:
     """A run's index along each of ``coords`` (values by dimension: the grid's, then ``seed``), and their sizes."""
     wanted = {"seed": seed} | cell
     check(set(wanted) == set(coords), "cell", sorted(cell), f"a value for each of {[n for n in coords if n != 'seed']}")

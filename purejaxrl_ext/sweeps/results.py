@@ -26,12 +26,13 @@ import xarray as xr
 import zarr
 
 from purejaxrl_ext.errors import check
+from purejaxrl_ext.sweeps import dims as dims_of_arms
 
 # A Zarr chunk is a file, which costs a millisecond to write however small it is; but each save writes the newest again.
 CHUNK_UPDATES = 64  # of a chunk, at least
 CHUNKS = 16  # along the updates of a run as it is made, at most, as long as
 CHUNK_BYTES = 2**20  # is not exceeded
-FORMAT = 2
+FORMAT = 3
 PADDING = -1  # the seed of a place on the store's seed axis that holds none
 PACKAGES = ("purejaxrl_ext", "jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "brax", "numpy", "xarray", "zarr")
 
@@ -146,7 +147,19 @@ def load(path: str | Path) -> xr.Dataset:
     if not {"seed", "update", "env_step"} <= set(dataset.coords):
         raise FileNotFoundError(f"path={str(path)!r} has no results yet: the run is being made")
     dataset = dataset.isel(seed=np.flatnonzero(dataset["seed"].values != PADDING))
-    return dataset[sorted(dataset.data_vars, key=str)].load().assign_attrs(attrs)
+    dataset = dataset[sorted(dataset.data_vars, key=str)].load().assign_attrs(attrs)
+    if config.get("dims", ["arm"]) == ["arm"]:
+        return dataset
+    # Arms that are being added are not in the store yet.
+    labels = [config["arms"][name]["labels"] for name in dataset["arm"].values.tolist()]
+    return dims_of_arms.spread(dataset, config["dims"], labels)
+
+
+def arm_dims(source: str | Path | xr.Dataset) -> tuple[str, ...]:
+    """The dimensions of a sweep's arms."""
+    if isinstance(source, xr.Dataset):
+        return tuple(source.attrs.get("dims", ["arm"]))
+    return tuple(read_config(source)["dims"])
 
 
 def read_config(path: str | Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from purejaxrl_ext.analysis import render, stats
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.loops.evaluate import evaluate
 from purejaxrl_ext.sweeps import checkpoints, results
+from purejaxrl_ext.sweeps import dims as dimensions
 from purejaxrl_ext.sweeps.sweep import load_state
 from purejaxrl_ext.types import Algorithm, Array, PyTree, State
 
@@ -153,12 +154,12 @@ class Best(NamedTuple):
     """The best run of a sweep.
 
     Attributes:
-        arm, seed: which.
+        arm, seed: which; ``arm`` is a tuple of labels where arms have several dimensions.
         cell: the value of each swept setting.
         value: its mean return over the last tenth of training.
     """
 
-    arm: str
+    arm: Any
     seed: int
     cell: dict[str, float]
     value: float
@@ -171,12 +172,12 @@ class Best(NamedTuple):
 
 def policy(
     source: str | Path | xr.Dataset,
-    arm: str | None = None,
+    arm: Any = None,
     seed: int = 0,
     *,
     greedy: bool = True,
-    algorithm: Algorithm | None = None,
-    **cell: float,
+    algorithm: Algorithm | str | None = None,
+    **cell: Any,
 ) -> Policy:
     """The policy of one run of a sweep.
 
@@ -196,8 +197,9 @@ def policy(
         act = prx.policy("runs/x", arm="pfo", seed=3)
         action = act(obs)
     """
-    state = load_state(source, arm=arm, seed=seed, algorithm=algorithm, **cell)
-    algorithm = algorithm or _algorithm(source, arm)
+    arm, made, cell = dimensions.resolve(results.arm_dims(source), arm, algorithm, cell)
+    state = load_state(source, arm=arm, seed=seed, algorithm=made, **cell)
+    algorithm = made or _algorithm(source, arm)
     return Policy(algorithm, state, greedy, dataclasses.replace(algorithm.hparams, **cell))
 
 
@@ -217,16 +219,18 @@ def best(source: str | Path | xr.Dataset, last: float = 0.1) -> Best:
     check(some, "last", last, "a share of training in which a run that did not diverge has a return")
     top = values.isel(values.argmax(dim=list(values.dims)))
     at = {str(name): top[name].item() for name in values.dims}
-    return Best(at.pop("arm"), at.pop("seed"), at, float(top))
+    labels = tuple(at.pop(dim) for dim in results.arm_dims(dataset))
+    return Best(labels if len(labels) > 1 else labels[0], at.pop("seed"), at, float(top))
 
 
-def _algorithm(source: str | Path | xr.Dataset, arm: str | None) -> Algorithm:
+def _algorithm(source: str | Path | xr.Dataset, arm: Any) -> Algorithm:
     """What an arm ran. ``load_state`` has checked that it is there."""
     if isinstance(source, xr.Dataset) and "states" in source.attrs:
         arms = source.attrs["states"].arms
-        return arms[arm or next(iter(arms))]
+        return arms[next(iter(arms)) if arm is None else arm]
     arms = results.read_config(source.attrs["path"] if isinstance(source, xr.Dataset) else source)["arms"]
-    return checkpoints.remake(arms[arm or next(iter(arms))]["settings"])
+    name = checkpoints.pick_arm({n: tuple(stored["labels"]) for n, stored in arms.items()}, arm)
+    return checkpoints.remake(arms[name]["settings"])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
