@@ -1,6 +1,7 @@
 """Arguments of sweeps: what is wrong is named, before anything is computed; and what is warned of."""
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -98,8 +99,19 @@ def test_swept_values_are_what_was_meant(algorithm, values):
 # --- algorithms ------------------------------------------------------------------------------------------------------
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class WithStep:
+    """A loop with another step."""
+
+    inner: Any
+    step: Any
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+
 def with_step(algorithm, step):
-    return dataclasses.replace(algorithm, step=step)
+    return dataclasses.replace(algorithm, loop=WithStep(algorithm.loop, step))
 
 
 def test_a_metric_that_is_no_scalar_is_named(algorithm):

@@ -91,7 +91,7 @@ def stored(value):
         Parts(ppo.rule),
         Parts(ppo.rule)._replace(kind=Clock),
         prx.ALGORITHMS["ppo"],
-        prx.ALGORITHMS["ppo"]._replace(rule=ppo.rule),
+        prx.ALGORITHMS["ppo"].but(rule=ppo.rule),
         Module(),
         Module(activation=nn.gelu, inner=Module(widths=(1,))),
     ],

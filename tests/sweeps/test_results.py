@@ -19,8 +19,9 @@ def store(tmp_path):
     grid = {"gamma": [0.9, 0.99]}
     dataset = results.blank(["a", "b"], grid, [0, 1, 2], np.ones((2, UPDATES)))
     results.allocate(tmp_path, dataset, ["loss"], grid, seed_block=3)
-    arms = {name: {"env": "maze" if name == "a" else "cliff"} for name in dataset["arm"].values}
-    (tmp_path / "config.json").write_text(json.dumps({"format": results.FORMAT, "total_steps": 5, "arms": arms}))
+    arms = {name: {"env": "maze" if name == "a" else "cliff", "labels": [name]} for name in dataset["arm"].values}
+    config = {"format": results.FORMAT, "total_steps": 5, "arms": arms, "dims": ["arm"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
     return tmp_path
 
 

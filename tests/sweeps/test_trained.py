@@ -150,7 +150,6 @@ def test_a_policy_is_one_line_and_a_table_in_a_notebook():
 
 
 # Algorithms pickle by the settings that make them.
-@pytest.mark.skipif(prx.Algorithm.__reduce__ is object.__reduce__, reason="algorithms do not pickle")
 def test_a_policy_comes_back_from_a_pickle():
     policy = fresh("CartPole-v1", greedy=False)
     back = pickle.loads(pickle.dumps(policy))
