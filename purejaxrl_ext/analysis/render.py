@@ -4,9 +4,9 @@
     gif(frames, path, fps)          a file, x.gif
     animation(frames)               what a notebook shows inline, below 100 kB
 
-Drawn are, in this order: an environment that says how itself, by a method ``render(env_state) -> uint8 [H, W, 3]``; gymnax's
-CartPole, MountainCar, Acrobot and Pendulum from their states; observations of two or three axes (MinAtar's planes among
-them) as an image, a colour per channel; any other observation as bars.
+Drawn are, in this order: an environment that says how itself, by a method ``render(env_state) -> uint8 [H, W, 3]`` (those of
+Brax, the tabular MDPs and most of gymnax's do); observations of two or three axes (MinAtar's planes among them) as an image, a
+colour per channel; any other observation as bars.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from purejaxrl_ext.envs.drawing import BLUE, DRAWINGS, GREY, ORANGE, SIZE, Canvas
+from purejaxrl_ext.envs.drawing import BLUE, GREY, ORANGE, SIZE, Canvas
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.types import PyTree, abstract_key
 
@@ -53,7 +53,7 @@ def frames(env: Any, env_states: PyTree, obs: Any) -> np.ndarray:
     obs = np.asarray(obs)
     check(len(obs) > 0, "obs", obs.shape, "of at least one step")
     env, env_states = unwrap(env, env_states)
-    draw = getattr(env, "render", None) or DRAWINGS.get(env.name)
+    draw = getattr(env, "render", None)
     if draw is not None:
         host = jax.device_get(env_states)
         drawn = np.stack([np.asarray(draw(jax.tree.map(lambda x, t=t: x[t], host))) for t in range(len(obs))])

@@ -9,7 +9,10 @@ An environment of your own is any hashable object with these members::
     reset(key) -> (env_state, obs)
     step(key, env_state, action) -> EnvStep      # one transition, without auto-reset
 
-``step`` sees one environment; the loops vmap it.
+``step`` sees one environment; the loops vmap it. Two members more are for pictures, and may be missing::
+
+    render(env_state) -> uint8 [H, W, 3]         # None: its observations are drawn
+    fps: float                                   # pictures a second, at most 50 (what a GIF can show)
 """
 
 from __future__ import annotations
@@ -19,9 +22,19 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from purejaxrl_ext.errors import check
+from purejaxrl_ext.errors import check, is_int
 from purejaxrl_ext.types import Array, Box, Discrete, PyTree, abstract_key
+
+
+def plain_scalar(value: Any) -> Any:
+    """Python's own number for one of numpy's or a scalar array, whose types Python's checks do not know; else as it is."""
+    return (
+        np.asarray(value).item()
+        if isinstance(value, np.generic | np.ndarray | jax.Array) and value.ndim == 0
+        else value
+    )
 
 
 class EnvStep(NamedTuple):
@@ -30,7 +43,7 @@ class EnvStep(NamedTuple):
     Attributes:
         state: the environment's next state.
         obs: the observation there: the final one if the episode ends.
-        reward: scalar, what the agent learns from.
+        reward: scalar, what the agent learns from: a float, an int or a bool.
         terminated: bool scalar, the episode has ended and nothing follows.
         truncated: bool scalar if the environment cuts episodes by itself other than by ``time_limit``; None if never.
         score: scalar counted in the episode's return, where that is not the reward (masked or clipped rewards).
@@ -58,36 +71,112 @@ class Environment(Protocol):
     def step(self, key: Array, env_state: PyTree, action: Array) -> EnvStep: ...
 
 
+def settle(env: Environment, step: EnvStep, length: Array) -> EnvStep:
+    """A step with every field filled in, of one environment or of ``[N]``: whoever steps one reads it so.
+
+    Args:
+        env: the environment, or its wrappers.
+        step: what its ``step`` gave.
+        length: steps of the episode, this one counted.
+
+    Returns:
+        the step, its ``reward`` and ``score`` float32 (as integers they would make a γ of their kind 0), ``score`` the reward
+        where there is no other, ``truncated`` also at the time limit. If an episode terminates there, it terminated.
+    """
+    reward = jnp.asarray(step.reward).astype(jnp.float32)
+    score = reward if step.score is None else jnp.asarray(step.score).astype(jnp.float32)
+    terminated = jnp.asarray(step.terminated)
+    truncated = jnp.zeros_like(terminated) if step.truncated is None else jnp.asarray(step.truncated)
+    if env.time_limit is not None:
+        truncated = truncated | (length >= env.time_limit)
+    return step._replace(reward=reward, score=score, terminated=terminated, truncated=truncated & ~terminated)
+
+
 def check_env(env: Any) -> None:
     """Raise ``TypeError`` or ``ValueError`` where an environment doesn't follow the protocol; compiles nothing."""
+    _check_members(env)
+
+    def first(key: Array) -> tuple[Any, EnvStep]:
+        return env.reset(key), first_step(env)(key)
+
+    begun, step = jax.eval_shape(first, abstract_key())
+    _check_obs(env, begun[1])
+    _check_step(env, begun, step)
+
+
+def _check_members(env: Any) -> None:
+    if isinstance(env, type):
+        raise TypeError(f"environment {env.__name__} is a class: give an instance of it, {env.__name__}(...)")
     for member in ("name", "observation_shape", "action_space", "time_limit", "reset", "step"):
         if not hasattr(env, member):
-            raise TypeError(f"environment {env!r} has no {member!r}; see purejaxrl_ext.envs.base for what one needs")
-    check(isinstance(env.action_space, Discrete | Box), "action_space", env.action_space, "a prx.Discrete or a prx.Box")
-    check(env.time_limit is None or env.time_limit > 0, "time_limit", env.time_limit, "None or a positive int")
+            raise TypeError(
+                f"environment {env!r} has no {member!r}; see purejaxrl_ext.envs.base for what one needs. Environments of "
+                'gymnax and Brax are asked for by name: "CartPole-v1", "brax:hopper"'
+            )
+    _check_space(env.action_space)
+    limit = env.time_limit
+    ok = limit is None or (is_int(plain_scalar(limit)) and limit > 0)
+    check(ok, "time_limit", limit, "None or a positive int")
     try:
         hash(env)
     except TypeError as error:
-        raise TypeError(f"environment {env.name!r} must be hashable (make it a frozen dataclass): {error}") from error
-    (state, obs), step = jax.eval_shape(lambda key: (env.reset(key), first_step(env)(key)), abstract_key())
+        raise TypeError(
+            f"environment {env.name!r} must be hashable: make it a frozen dataclass, whose fields are numbers, strings and "
+            f"tuples, or give it __hash__ and __eq__ by its contents, as TabularEnv has: {error}"
+        ) from error
+
+
+def _check_space(space: Any) -> None:
+    check(isinstance(space, Discrete | Box), "action_space", space, "a prx.Discrete or a prx.Box")
+    if isinstance(space, Discrete):
+        check(is_int(plain_scalar(space.n)) and space.n > 0, "action_space", space, "of a positive int")
+        return
+    tuples = isinstance(space.low, tuple) and isinstance(space.high, tuple) and 0 < len(space.low) == len(space.high)
+    check(tuples, "action_space", space, "of two tuples, one number for each entry of the action")
+    ordered = all(low < high for low, high in zip(space.low, space.high, strict=True))
+    check(ordered, "action_space", space, "of a low below its high in each entry")
+
+
+def _check_obs(env: Any, obs: Any) -> None:
+    if not isinstance(obs, jax.ShapeDtypeStruct):
+        kind = f"a {type(obs).__name__}" + (f" of {', '.join(map(str, obs))}" if isinstance(obs, dict) else "")
+        raise TypeError(
+            f"environment {env.name!r}: reset must give (env_state, obs) and obs be one array, got {kind}; put the parts of "
+            "an observation into one vector, jnp.concatenate([part.ravel() for part in parts])"
+        )
+    if tuple(obs.shape) != tuple(env.observation_shape):
+        raise ValueError(
+            f"environment {env.name!r}: observation_shape={env.observation_shape}, but reset gives {obs.shape}"
+        )
+
+
+def _check_step(env: Any, begun: tuple[Any, Any], step: Any) -> None:
+    """``begun`` and ``step``: shapes of what ``reset`` and ``step`` give."""
     if not isinstance(step, EnvStep):
         raise TypeError(f"environment {env.name!r}: step must return an EnvStep, got {type(step).__name__}")
 
     def kinds(tree: PyTree) -> PyTree:
         return jax.tree.map(lambda x: (x.shape, x.dtype.name), tree)
 
-    for what, first, after in (("state", state, step.state), ("observation", obs, step.obs)):
+    for what, first, after in zip(("state", "observation"), begun, (step.state, step.obs), strict=True):
         if kinds(first) != kinds(after):
             raise TypeError(
                 f"environment {env.name!r}: the {what} after step must have the structure, shapes and dtypes of that "
                 f"after reset: {kinds(after)} against {kinds(first)}"
             )
-    if tuple(obs.shape) != tuple(env.observation_shape):
-        raise ValueError(
-            f"environment {env.name!r}: observation_shape={env.observation_shape}, but reset gives {obs.shape}"
-        )
-    if step.terminated.dtype != jnp.bool_ or step.reward.shape != ():
-        raise TypeError(f"environment {env.name!r}: terminated must be a bool and reward a float scalar")
+    numbers = (jnp.floating, jnp.integer, jnp.bool_)
+    for field, allowed in (
+        ("terminated", numbers[2:]),
+        ("truncated", numbers[2:]),
+        ("reward", numbers),
+        ("score", numbers),
+    ):
+        got = getattr(step, field)
+        if got is None and field in ("truncated", "score"):
+            continue
+        if getattr(got, "shape", None) != () or not any(jnp.issubdtype(got.dtype, kind) for kind in allowed):
+            kind = "a bool scalar" if allowed == numbers[2:] else "a scalar, float, int or bool"
+            raise TypeError(f"environment {env.name!r}: {field} must be {kind}, got {got}")
 
 
 def first_step(env: Environment) -> Callable[[Array], EnvStep]:

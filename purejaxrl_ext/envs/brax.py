@@ -8,10 +8,27 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from purejaxrl_ext.envs.base import EnvStep
-from purejaxrl_ext.errors import check, unknown_name
+from purejaxrl_ext.envs.brax_drawing import draw_bodies
+from purejaxrl_ext.errors import check, is_int, unknown_name
 from purejaxrl_ext.types import Array, Box, PyTree, abstract_key
+
+# For suggestions: importing Brax takes seconds.
+NAMES = (
+    "ant",
+    "halfcheetah",
+    "hopper",
+    "humanoid",
+    "humanoidstandup",
+    "inverted_double_pendulum",
+    "inverted_pendulum",
+    "pusher",
+    "reacher",
+    "swimmer",
+    "walker2d",
+)
 
 
 @functools.cache
@@ -19,7 +36,9 @@ def _brax_make(name: str, params: tuple[tuple[str, Any], ...]) -> Any:
     try:
         from brax import envs as brax_envs
     except ImportError as error:
-        raise ImportError("Brax environments need the extra: pip install 'purejaxrl_ext[brax]'") from error
+        raise ImportError(
+            "environments of Brax need it: pip install brax, or in a checkout pip install -e '.[brax]'"
+        ) from error
     known = sorted(n for n in brax_envs._envs if n != "fast")
     if name not in known:
         raise ValueError(unknown_name("Brax environment", name, known))
@@ -47,7 +66,8 @@ class BraxEnv:
 
     def __post_init__(self) -> None:
         _brax_make(self.brax_name, self.params)
-        check(self.time_limit > 0, "env_params['episode_length']", self.time_limit, "a positive int")
+        limit = dict(self.params).get("episode_length", 1000)
+        check(is_int(limit) and limit > 0, "env_params['episode_length']", limit, "a positive int")
 
     @property
     def name(self) -> str:
@@ -60,6 +80,11 @@ class BraxEnv:
     @property
     def time_limit(self) -> int:
         return int(dict(self.params).get("episode_length", 1000))
+
+    @functools.cached_property
+    def fps(self) -> float:
+        """Real time, where a GIF can show it."""
+        return min(50.0, round(1.0 / float(self._env.dt), 3))
 
     @functools.cached_property
     def observation_shape(self) -> tuple[int, ...]:
@@ -89,6 +114,15 @@ class BraxEnv:
             state = self._env.step(env_state, action)
         # Brax counts a fall as done and knows no time limit of its own before its EpisodeWrapper.
         return EnvStep(state, state.obs, state.reward, state.done > 0)
+
+    def render(self, env_state: Any) -> np.ndarray:
+        """``[H, W, 3]`` uint8: see :mod:`purejaxrl_ext.envs.brax_drawing`."""
+        return draw_bodies(self.brax_name, self._env.sys.mj_model, env_state.pipeline_state.q)
+
+
+def names() -> tuple[str, ...]:
+    """Brax's, without the prefix and without importing it."""
+    return NAMES
 
 
 def make(name: str, env_params: dict[str, Any]) -> BraxEnv:

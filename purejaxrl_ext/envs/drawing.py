@@ -1,9 +1,6 @@
-"""Pictures of single states: a canvas in an environment's own coordinates, and what is drawn on it."""
+"""Pictures of single states: a canvas in an environment's own coordinates, colours, and grids of cells."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -12,6 +9,9 @@ SIZE = 240  # pixels of a frame's longer side, about
 BACKGROUND = (255, 255, 255)
 GREY, BLACK = (190, 190, 190), (30, 30, 30)
 BLUE, ORANGE, GREEN = (0, 114, 178), (213, 94, 0), (0, 158, 115)
+
+# Of the characters of a map: start and floor white, goal green, wall grey, cliff or hole orange.
+CELLS = {"S": BACKGROUND, ".": BACKGROUND, "G": GREEN, "#": GREY, "X": ORANGE}
 
 Point = tuple[float, float]
 
@@ -42,54 +42,15 @@ class Canvas:
         self.draw.rectangle([left, top, right, bottom], fill=color)
 
 
-def cart_pole(state: Any) -> Image.Image:
-    """θ = 0 is upright, θ > 0 leans to the right; episodes end beyond ±2.4."""
-    canvas, x, theta = Canvas((-2.6, -0.5), (2.6, 1.5)), float(state.x), float(state.theta)
-    canvas.line([(-2.4, 0.0), (2.4, 0.0)], GREY, 0.02)
-    canvas.box((x - 0.25, -0.15), (x + 0.25, 0.15), BLUE)
-    canvas.line([(x, 0.15), (x + np.sin(theta), 0.15 + np.cos(theta))], ORANGE, 0.08)
-    return canvas.image
-
-
-def mountain_car(state: Any) -> Image.Image:
-    """The road is 0.45 sin 3x; the flag stands at 0.5 (actions that are continuous have to reach 0.45)."""
-
-    def road(x: float, above: float = 0.0) -> Point:
-        return x, 0.45 * float(np.sin(3.0 * x)) + above
-
-    canvas, x = Canvas((-1.25, -0.55), (0.65, 0.75)), float(state.position)
-    canvas.line([road(p) for p in np.linspace(-1.2, 0.6, 60)], GREY, 0.02)
-    canvas.line([road(0.5), road(0.5, 0.2)], GREEN, 0.03)
-    canvas.circle(road(x, 0.05), 0.06, BLUE)
-    return canvas.image
-
-
-def acrobot(state: Any) -> Image.Image:
-    """Two links of length 1 hanging from the origin at θ = 0; the tip has to rise above the line."""
-    canvas = Canvas((-2.2, -2.2), (2.2, 2.2))
-    first, both = float(state.joint_angle1), float(state.joint_angle1 + state.joint_angle2)
-    elbow = (np.sin(first), -np.cos(first))
-    tip = (elbow[0] + np.sin(both), elbow[1] - np.cos(both))
-    canvas.line([(-2.2, 1.0), (2.2, 1.0)], GREEN, 0.03)
-    canvas.line([(0.0, 0.0), elbow], BLUE, 0.12)
-    canvas.line([elbow, tip], ORANGE, 0.12)
-    for joint in ((0.0, 0.0), elbow):
-        canvas.circle(joint, 0.09, BLACK)
-    return canvas.image
-
-
-def pendulum(state: Any) -> Image.Image:
-    """θ = 0 is upright, θ > 0 leans to the left."""
-    canvas, theta = Canvas((-1.3, -1.3), (1.3, 1.3)), float(state.theta)
-    canvas.line([(0.0, 0.0), (-np.sin(theta), np.cos(theta))], ORANGE, 0.14)
-    canvas.circle((0.0, 0.0), 0.06, BLACK)
-    return canvas.image
-
-
-DRAWINGS: dict[str, Callable[[Any], Image.Image]] = {
-    "CartPole-v1": cart_pole,
-    "MountainCar-v0": mountain_car,
-    "MountainCarContinuous-v0": mountain_car,
-    "Acrobot-v1": acrobot,
-    "Pendulum-v1": pendulum,
-}
+def draw_cells(chars: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """A map ``[H, W]`` as a picture ``[., ., 3]`` uint8 with a disc at ``place``, row and column."""
+    height, width = chars.shape
+    canvas = Canvas((0.0, -float(height)), (float(width), 0.0))
+    for (row, column), char in np.ndenumerate(chars):
+        canvas.box((column, -row - 1), (column + 1, -row), CELLS[char])
+    for row in range(1, height):
+        canvas.line([(0.0, -row), (width, -row)], GREY, 0.0)
+    for column in range(1, width):
+        canvas.line([(column, 0.0), (column, -height)], GREY, 0.0)
+    canvas.circle((place[1] + 0.5, -place[0] - 0.5), 0.33, BLUE)
+    return np.asarray(canvas.image)

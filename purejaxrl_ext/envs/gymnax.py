@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxrl_ext.envs.base import EnvStep
+from purejaxrl_ext.envs.gymnax_drawings import DRAWINGS
 from purejaxrl_ext.errors import check, unknown_name
 from purejaxrl_ext.types import Array, Box, Discrete, PyTree, abstract_key
 
 # It reads its images from the network when made.
 _NEEDS_DOWNLOAD = {"MNISTBandit-bsuite"}
+_GRIDS = {"Catch-bsuite", "DeepSea-bsuite", "FourRooms-misc", "FrozenLake-misc", "MetaMaze-misc"}
 
 
 def _gymnax() -> Any:
@@ -51,21 +54,17 @@ class GymnaxEnv:
     full_action_set: bool = False
 
     def __post_init__(self) -> None:
-        known = [n for n in _gymnax().registered_envs if n not in _NEEDS_DOWNLOAD]
         if self.name in _NEEDS_DOWNLOAD:
             raise ValueError(f"environment {self.name!r} downloads its data when made, which is not supported")
-        if self.name not in known:
-            raise ValueError(unknown_name("environment", self.name, known, 'Also "brax:hopper", "mdp:maze" and so on.'))
+        if self.name not in names():
+            raise ValueError(
+                unknown_name("environment", self.name, names(), 'Also "brax:hopper", "mdp:maze" and so on.')
+            )
         is_minatar = self.name.endswith("-MinAtar")
         check(is_minatar or not self.full_action_set, "full_action_set", True, "False outside MinAtar")
-        fields = [f.name for f in dataclasses.fields(_gymnax_make(self.name, False)[1])]
-        for key, _ in self.params:
-            if key not in fields:
-                raise ValueError(unknown_name(f"env_params of {self.name}", key, fields))
+        _check_params(self.name, dict(self.params))
         # Now, outside any trace: spaces hold arrays, which a trace would turn into tracers.
         _ = self.action_space
-        limit = self.time_limit
-        check(limit > 0, "env_params['max_steps_in_episode']", limit, "a positive int")
 
     @property
     def _env(self) -> Any:
@@ -74,11 +73,14 @@ class GymnaxEnv:
     @property
     def env_params(self) -> Any:
         """gymnax's own parameter struct, with ours put in."""
-        return _gymnax_make(self.name, self.full_action_set)[1].replace(**dict(self.params))
+        default = _gymnax_make(self.name, self.full_action_set)[1]
+        arrays = {k: jnp.asarray(v, getattr(default, k).dtype) for k, v in self.params if isinstance(v, tuple)}
+        return default.replace(**dict(self.params) | arrays)
 
     @property
     def time_limit(self) -> int:
-        return int(self.env_params.max_steps_in_episode)
+        default = _gymnax_make(self.name, self.full_action_set)[1].max_steps_in_episode
+        return int(dict(self.params).get("max_steps_in_episode", default))
 
     @functools.cached_property
     def action_space(self) -> Discrete | Box:
@@ -118,6 +120,22 @@ class GymnaxEnv:
     def _settle(self, state: PyTree) -> PyTree:
         return jax.tree.map(lambda kind, x: jnp.asarray(x, kind.dtype).reshape(kind.shape), self._state_kinds, state)
 
+    @property
+    def render(self) -> Callable[[PyTree], np.ndarray] | None:
+        """What draws a state as ``[H, W, 3]`` uint8; None where the observation is drawn, as MinAtar's planes are."""
+        drawing = DRAWINGS.get(self.name)
+        return None if drawing is None else lambda env_state: np.asarray(drawing(self._env, env_state))
+
+    @property
+    def fps(self) -> float:
+        """Real time where the environment knows one, slow enough to follow each step in grids."""
+        step = getattr(self.env_params, "dt", None) or getattr(self.env_params, "tau", None)
+        if step is not None:
+            return min(50.0, round(1.0 / step, 3))
+        if self.name.endswith("-MinAtar"):
+            return 15.0
+        return 4.0 if self.name in _GRIDS else 30.0
+
     def reset(self, key: Array) -> tuple[PyTree, Array]:
         with jax.numpy_rank_promotion("allow"):
             obs, state = self._env.reset_env(key, self.env_params)
@@ -130,6 +148,30 @@ class GymnaxEnv:
         return EnvStep(self._settle(state), self._observe(obs), reward, jnp.asarray(terminated, jnp.bool_).reshape(()))
 
 
+def _check_params(name: str, params: dict[str, Any]) -> None:
+    default = _gymnax_make(name, False)[1]
+    fields = [f.name for f in dataclasses.fields(default)]
+    for key, value in params.items():
+        if key not in fields:
+            raise ValueError(unknown_name(f"env_params of {name}", key, fields))
+        shape, allowed = np.shape(getattr(default, key)), "a number"
+        if shape:
+            allowed = f"numbers of shape {shape}"
+        ok = np.asarray(value).dtype.kind in "biuf" and np.shape(value) == shape
+        check(ok, f"env_params[{key!r}]", value, allowed)
+    limit = params.get("max_steps_in_episode", 1)
+    check(limit > 0 and limit == int(limit), "env_params['max_steps_in_episode']", limit, "a positive int")
+
+
+def names() -> list[str]:
+    """gymnax's environments, but for those that cannot be made."""
+    return [name for name in _gymnax().registered_envs if name not in _NEEDS_DOWNLOAD]
+
+
 def make(name: str, env_params: dict[str, Any], *, full_action_set: bool = False) -> GymnaxEnv:
-    """By gymnax's name; ``env_params`` are fields of its parameter struct."""
+    """By gymnax's name; ``env_params`` are fields of its parameter struct, of which those that say something new are kept."""
+    if name in names():
+        default = _gymnax_make(name, False)[1]
+        same = {k for k, v in env_params.items() if hasattr(default, k) and np.array_equal(v, getattr(default, k))}
+        env_params = {k: v for k, v in env_params.items() if k not in same}
     return GymnaxEnv(name, tuple(sorted(env_params.items())), full_action_set)

@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from purejaxrl_ext.envs.drawing import GREEN, GREY, ORANGE
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.types import Array, PyTree
 
@@ -184,9 +183,6 @@ class Grid(NamedTuple):
     walls: np.ndarray
 
 
-COLOURS = {"S": (255, 255, 255), ".": (255, 255, 255), "G": GREEN, "#": GREY, "X": ORANGE}
-
-
 def map_array(text: str | Sequence[str]) -> np.ndarray:
     """A map as an array ``[H, W]`` of characters; rows must be of one length."""
     rows = text.split("\n") if isinstance(text, str) else list(text)
@@ -202,7 +198,7 @@ def read_map(text: str | Sequence[str]) -> Grid:
     """
     inside = map_array(text)
     for char in inside.ravel():
-        check(char in COLOURS, "map", str(char), "made of S (start), G (goal), . (floor), # (wall) and X (cliff)")
+        check(char in "SG.#X", "map", str(char), "made of S (start), G (goal), . (floor), # (wall) and X (cliff)")
     chars = np.pad(inside, 1, constant_values="#")
     cells = np.argwhere(np.isin(chars, list("SG.")))
     number = np.full(chars.shape, -1)

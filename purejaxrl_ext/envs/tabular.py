@@ -13,11 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxrl_ext.envs.base import EnvStep
-from purejaxrl_ext.envs.drawing import BLUE, GREY, Canvas
+from purejaxrl_ext.envs.drawing import draw_cells
 from purejaxrl_ext.envs.mdps import (
     CHEESE,
     CLIFF,
-    COLOURS,
     MDP,
     SMALL,
     cliff_walking,
@@ -51,6 +50,8 @@ class TabularEnv:
     time_limit: int | None = None
     name: str = "mdp"
     map: str | Sequence[str] | None = field(default=None, repr=False)
+
+    fps = 4.0  # slow enough to follow each step
 
     def __post_init__(self) -> None:
         # On the host: its bytes say which environment it is, and a trace takes it as a constant.
@@ -101,20 +102,6 @@ class TabularEnv:
         return draw_cells(chars, cells[int(env_state)])
 
 
-def draw_cells(chars: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """A map ``[H, W]`` as a picture ``[., ., 3]`` uint8 with a disc at ``place``, row and column."""
-    height, width = chars.shape
-    canvas = Canvas((0.0, -float(height)), (float(width), 0.0))
-    for (row, column), char in np.ndenumerate(chars):
-        canvas.box((column, -row - 1), (column + 1, -row), COLOURS[char])
-    for row in range(1, height):
-        canvas.line([(0.0, -row), (width, -row)], GREY, 0.0)
-    for column in range(1, width):
-        canvas.line([(column, 0.0), (column, -height)], GREY, 0.0)
-    canvas.circle((place[1] + 0.5, -place[0] - 0.5), 0.33, BLUE)
-    return np.asarray(canvas.image)
-
-
 class Shipped(NamedTuple):
     """An environment by name: what makes its MDP, the default time limit and map, and what makes its observations."""
 
@@ -132,6 +119,11 @@ SHIPPED: dict[str, Shipped] = {
     "maze": Shipped(maze, 100, CHEESE, wall_observations),
     "maze_observed": Shipped(maze, 100, CHEESE),
 }
+
+
+def names() -> tuple[str, ...]:
+    """Those of the shipped MDPs, without the prefix."""
+    return tuple(SHIPPED)
 
 
 def make(name: str, env_params: dict[str, Any] | None = None) -> TabularEnv:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from purejaxrl_ext.envs.base import Environment, first_step
+from purejaxrl_ext.envs.base import Environment, first_step, settle
 from purejaxrl_ext.types import Array, PyTree, VecState, abstract_key
 
 
@@ -60,14 +60,10 @@ def vec_step(
         the environments (``obs`` is the reset one where an episode ended), the transition, and ``num_resets``.
         If an episode terminates at its time limit, it terminated.
     """
-    step = jax.vmap(env.step)(keys, state.env_state, action)
     length = state.episode_length + 1
-    returns = state.episode_return + (step.reward if step.score is None else step.score)
-    truncated = jnp.zeros_like(step.terminated) if step.truncated is None else step.truncated
-    if env.time_limit is not None:
-        truncated = truncated | (length >= env.time_limit)
-    truncated = truncated & ~step.terminated
-    done = step.terminated | truncated
+    step = settle(env, jax.vmap(env.step)(keys, state.env_state, action), length)
+    returns = state.episode_return + step.score
+    done = step.terminated | step.truncated
 
     taken = num_resets + jnp.cumsum(done, dtype=jnp.int32)
     entry = (taken - 1) % pool.obs.shape[0]
@@ -78,7 +74,7 @@ def vec_step(
     transition = Transition(
         reward=step.reward,
         terminated=step.terminated,
-        truncated=truncated,
+        truncated=step.truncated,
         final_obs=step.obs,
         finished_return=jnp.where(done, returns, 0.0),
         finished_length=jnp.where(done, length, 0),

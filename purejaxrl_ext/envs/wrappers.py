@@ -35,6 +35,11 @@ class Wrapper:
     def time_limit(self) -> int | None:
         return self.env.time_limit
 
+    @property
+    def fps(self) -> float:
+        """Pictures a second."""
+        return getattr(self.env, "fps", 30.0)
+
     def reset(self, key: Array) -> tuple[PyTree, Array]:
         return self.env.reset(key)
 
@@ -80,7 +85,8 @@ class SignRewards(Wrapper):
 
     def step(self, key: Array, env_state: PyTree, action: Array) -> EnvStep:
         step = self.env.step(key, env_state, action)
-        return step._replace(reward=jnp.sign(step.reward), score=step.reward if step.score is None else step.score)
+        sign = jnp.sign(jnp.asarray(step.reward).astype(jnp.float32))
+        return step._replace(reward=sign, score=step.reward if step.score is None else step.score)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from toys import Clock
 
 import purejaxrl_ext as prx
 from purejaxrl_ext.analysis import render
-from purejaxrl_ext.envs import drawing
+from purejaxrl_ext.envs import drawing, gymnax_drawings
 
 
 def states_of(name, steps=6, action=1, seed=0, **wrappers):
@@ -51,13 +51,13 @@ def test_the_cart_is_where_the_state_says():
 
 @pytest.mark.parametrize(("theta", "side"), [(0.3, 1), (-0.3, -1)])
 def test_the_pole_leans_as_the_state_says(theta, side):
-    picture = np.asarray(drawing.cart_pole(SimpleNamespace(x=1.0, theta=theta)))
+    picture = np.asarray(gymnax_drawings.cart_pole(None, SimpleNamespace(x=1.0, theta=theta)))
     assert np.sign(middle(picture, render.ORANGE)[1] - middle(picture, drawing.BLUE)[1]) == side
 
 
 def test_the_car_is_on_the_road():
     for x in (-1.1, -0.5, 0.4):
-        row, column = middle(np.asarray(drawing.mountain_car(SimpleNamespace(position=x))), drawing.BLUE)
+        row, column = middle(np.asarray(gymnax_drawings.mountain_car(None, SimpleNamespace(position=x))), drawing.BLUE)
         assert column == pytest.approx((x + 1.25) / 1.9, abs=0.01)
         assert row == pytest.approx((0.75 - 0.45 * np.sin(3 * x) - 0.05) / 1.3, abs=0.01)
 
@@ -66,12 +66,14 @@ def test_the_car_is_on_the_road():
                                                        ((0.0, np.pi / 2), 0.73, 0.61), ((np.pi / 2, 0.0), 0.5, 0.84)])  # fmt: skip
 def test_the_second_link_is_where_both_angles_put_it(angles, row, column):
     state = SimpleNamespace(joint_angle1=angles[0], joint_angle2=angles[1])
-    np.testing.assert_allclose(middle(np.asarray(drawing.acrobot(state)), render.ORANGE), (row, column), atol=0.03)
+    np.testing.assert_allclose(
+        middle(np.asarray(gymnax_drawings.acrobot(None, state)), render.ORANGE), (row, column), atol=0.03
+    )
 
 
 @pytest.mark.parametrize(("theta", "row", "column"), [(0.0, 0.31, 0.5), (np.pi, 0.69, 0.5), (np.pi / 2, 0.5, 0.31)])
 def test_the_pendulum_is_where_its_angle_says(theta, row, column):
-    got = middle(np.asarray(drawing.pendulum(SimpleNamespace(theta=theta))), render.ORANGE)
+    got = middle(np.asarray(gymnax_drawings.pendulum(None, SimpleNamespace(theta=theta))), render.ORANGE)
     np.testing.assert_allclose(got, (row, column), atol=0.03)
 
 
