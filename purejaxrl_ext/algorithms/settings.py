@@ -14,6 +14,7 @@ from flax import nnx, struct
 from purejaxrl_ext import networks
 from purejaxrl_ext.algorithms.config import ActorCriticConfig, NetworkConfig
 from purejaxrl_ext.envs.base import Environment
+from purejaxrl_ext.envs.vector import default_pool_size
 from purejaxrl_ext.errors import check, unknown_name
 from purejaxrl_ext.interventions.base import Intervention
 from purejaxrl_ext.types import Discrete
@@ -229,4 +230,6 @@ def resolve(config: Any, env: Environment) -> Any:
         allowed = (None, "categorical") if discrete else (None, "gaussian", "tanh_gaussian")
         check(config.policy in allowed, "policy", config.policy, f"one of {allowed} for the actions of {env.name}")
         new["policy"] = config.policy or ("categorical" if discrete else "gaussian")
-    return dataclasses.replace(config, **new)
+    config = dataclasses.replace(config, **new)
+    pool = config.reset_pool_size or default_pool_size(env, config.num_envs, config.steps_per_update)
+    return dataclasses.replace(config, reset_pool_size=pool)

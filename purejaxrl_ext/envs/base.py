@@ -53,8 +53,8 @@ class EnvStep(NamedTuple):
     obs: Array
     reward: Array
     terminated: Array
-    truncated: Array | None = None
-    score: Array | None = None
+    truncated: Any = None
+    score: Any = None
 
 
 @runtime_checkable

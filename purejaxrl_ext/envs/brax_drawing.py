@@ -47,7 +47,8 @@ def draw_bodies(name: str, model: Any, q: Any) -> np.ndarray:
     shift = center[moves].mean(axis=0)[list(view.axes)] * view.follows
     if view.axes[1] == 2:
         shift[1] = 0.0  # from the side the floor stays where it is
-    canvas = Canvas(*((c[0] + shift[0], c[1] + shift[1]) for c in (view.low, view.high)))
+    low, high = ((c[0] + shift[0], c[1] + shift[1]) for c in (view.low, view.high))
+    canvas = Canvas(low, high)
     _draw_floor(canvas, view, shift)
     hidden = ({0, 1, 2} - set(view.axes)).pop()
     # The far side of y, or the ground, first.

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from purejaxrl_ext.envs.base import settle
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.types import Algorithm, Array, State
 
@@ -63,11 +64,9 @@ def _evaluate(
         noise = None if greedy else loop.noise(noise_key, (num_episodes,))
         acted = loop.act(state.params, state.normalizer, obs, noise, hparams, env_steps, memory)
         after = jax.vmap(env.step)(jax.random.split(step_key, num_episodes), env_state, acted.env_action)
-        gained = after.reward if after.score is None else after.score
-        total = total + jnp.where(over, 0.0, gained)
-        over = over | after.terminated
-        if after.truncated is not None:
-            over = over | after.truncated
+        after = settle(env, after, time + 1)
+        total = total + jnp.where(over, 0.0, after.score)
+        over = over | after.terminated | after.truncated
         return time + 1, after.state, after.obs, acted.carry, over, total
 
     memory = loop.initial_carry(num_episodes)

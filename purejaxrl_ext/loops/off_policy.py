@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from purejaxrl_ext.envs.vector import Pool, Transition, reset_pool, vec_step
+from purejaxrl_ext.envs.vector import Pool, Transition, default_pool_size, reset_pool, vec_step
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.interventions.base import Context, act_on, penalty_gradient
 from purejaxrl_ext.loops import normalize, replay
@@ -83,9 +83,8 @@ class OffPolicy(Loop):
         params_key, env_key, prefill_key, normalizer_key, key = jax.random.split(key, 5)
         state = self.first_state(hparams, params_key, env_key, normalizer_key, key)
         num_steps = config.prefill_steps // config.num_envs
-        vec_state, obs, action, transition = random_steps(
-            self.env, state.env, prefill_key, num_steps, config.prefill_steps // 16
-        )
+        pool_size = default_pool_size(self.env, config.num_envs, config.prefill_steps)
+        vec_state, obs, action, transition = random_steps(self.env, state.env, prefill_key, num_steps, pool_size)
         ring = replay.create(jax.tree.map(flatten, stored(obs, action, transition)), config.replay_capacity)
         if config.prioritized:
             first = replay.first_priorities(config.replay_capacity, config.prefill_steps - self.margin)

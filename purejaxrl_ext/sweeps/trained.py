@@ -21,6 +21,7 @@ import xarray as xr
 
 from purejaxrl_ext.analysis import render, stats
 from purejaxrl_ext.devices import isolated
+from purejaxrl_ext.envs.base import settle
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.loops.evaluate import evaluate
 from purejaxrl_ext.sweeps import dims as dimensions
@@ -317,13 +318,9 @@ def _rollout(
         noise_key, step_key = jax.random.split(jax.random.fold_in(key, time))
         (action,), memory = _act(loop, greedy, state, memory, obs[None], noise_key, hparams)
         after = env.step(jax.random.split(step_key, 1)[0], env_state, action)
-        truncated = jnp.zeros((), bool) if after.truncated is None else after.truncated
-        if env.time_limit is not None:
-            truncated = truncated | (length + 1 >= env.time_limit)
-        truncated = truncated & ~after.terminated
-        score = after.reward if after.score is None else after.score
-        now = Trajectory(env_state, obs, action, after.reward, score, after.terminated, truncated)
-        done = after.terminated | truncated
+        after = settle(env, after, length + 1)
+        now = Trajectory(env_state, obs, action, after.reward, after.score, after.terminated, after.truncated)
+        done = after.terminated | after.truncated
         fresh = env.reset(jax.random.fold_in(reset_key, time))
         going = jax.tree.map(lambda f, g: jnp.where(done, f, g), fresh, (after.state, after.obs))
         memory = jax.tree.map(lambda x, y: jnp.where(done, x, y), loop.initial_carry(1), memory)
