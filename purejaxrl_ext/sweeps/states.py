@@ -81,11 +81,11 @@ def load_state(
     arm, seed, cell = find(source, arm, seed, cell)
     record = _record(source)
     if record is not None:
-        index, shape = _run_index(record.coords, seed, cell)
+        index, shape = run_index(record.coords, seed, cell)
         return take(record.states[arm], int(np.ravel_multi_index(index, shape)))
     path, config = _run_of(source)
     guards.check_conditions(path, config)
-    index, shape = _run_index({**config["grid"], "seed": config["seeds"]}, seed, cell)
+    index, shape = run_index({**config["grid"], "seed": config["seeds"]}, seed, cell)
     algorithm = checkpoints.arm_algorithm(path, arm, config["arms"][arm]["settings"], algorithm)
     place = config["slots"].index(seed)
     start, stop, width = next(w for w in config["waves"][arm] if w[0] <= place < w[1])
@@ -119,12 +119,13 @@ def find(source: str | Path | xr.Dataset, arm: Any, seed: int, cell: dict[str, f
         left = {name: _left(source, name) for name in (*dims, *coords)}
         arms = {name: parts for name, parts in arms.items() if _fits(parts, [left[dim] for dim in dims])}
         coords = {name: left[name] or values for name, values in coords.items()}
+    arm = pick_arm(arms, arm)
     unknown = sorted(set(cell) - set(coords))
     if unknown:
         raise ValueError(unknown_name("swept setting", unknown[0], [name for name in coords if name != "seed"]))
     wanted = {"seed": seed} | cell
     found = {name: _pick(name, list(values), wanted.get(name)) for name, values in coords.items()}
-    return Labels(_pick_arm(arms, arm), int(found.pop("seed")), found)
+    return Labels(arm, int(found.pop("seed")), found)
 
 
 def algorithm_of(source: str | Path | xr.Dataset, arm: Any) -> Algorithm:
@@ -172,7 +173,13 @@ def _fits(parts: tuple, left: list[list | None]) -> bool:
     return all(labels is None or part in labels for part, labels in zip(parts, left, strict=True))
 
 
-def _pick_arm(arms: dict[Any, tuple], arm: Any) -> Any:
+def pick_arm(arms: dict[Any, tuple], arm: Any) -> Any:
+    """The name of the arm that is asked for by its name or the tuple of its labels; None: the only one.
+
+    Args:
+        arms: the labels of each, by name.
+        arm: which.
+    """
     if arm is None and len(arms) == 1:
         return next(iter(arms))
     wanted = None if arm is None else _parts(arm)
@@ -197,7 +204,7 @@ def _pick(name: str, values: list, wanted: Any) -> Any:
     return values[int(found[0])]
 
 
-def _run_index(coords: dict[str, list], seed: int, cell: dict[str, float]) -> tuple[tuple, tuple]:
+def run_index(coords: dict[str, list], seed: int, cell: dict[str, float]) -> tuple[tuple, tuple]:
     """A run's index along each of ``coords``, and their sizes."""
     wanted, index = {"seed": seed} | cell, []
     for name, values in coords.items():

@@ -14,7 +14,7 @@ from toys import Clock, Poison, equal_trees, tiny
 
 import purejaxrl_ext as prx
 from purejaxrl_ext.loops.train import is_measured
-from purejaxrl_ext.sweeps import program
+from purejaxrl_ext.sweeps import program, states
 from purejaxrl_ext.sweeps.progress import Progress
 
 # The package's attribute of this name is the function.
@@ -222,10 +222,8 @@ def test_a_state_of_a_grid_is_asked_for_by_its_cell(grid, algorithm):
 
 def test_cells_that_are_small_numbers_are_told_apart():
     """Adam's eps: np.isclose with its default tolerance takes 1e-8 for 1e-10."""
-    from purejaxrl_ext.sweeps import checkpoints
-
     coords = {"adam_eps": [1e-8, 1e-10], "seed": [0]}
-    assert [checkpoints._run_index(coords, 0, {"adam_eps": x})[0] for x in (1e-8, 1e-10)] == [(0, 0), (1, 0)]
+    assert [states.run_index(coords, 0, {"adam_eps": x})[0] for x in (1e-8, 1e-10)] == [(0, 0), (1, 0)]
 
 
 @pytest.mark.parametrize(
