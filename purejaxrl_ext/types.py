@@ -310,12 +310,14 @@ class Net(NamedTuple):
         evaluate: ``(params, samples) -> (Output, batch)``; leaves ``[B, ...]``.
         loss: ``(params, samples, hparams) -> (scalar, metrics)``; the rule's own.
         layers: ``params -> tuple[Layer, ...]``; see :mod:`purejaxrl_ext.networks.structure`.
+        first_moments: ``(params, hparams) -> opt_state``; the optimiser's state before its first step.
     """
 
     init: Callable[[Array], PyTree]
     evaluate: Callable[..., tuple[Output, PyTree]]
     loss: Callable[..., tuple[Array, Metrics]]
     layers: Callable[[PyTree], tuple[Any, ...]]
+    first_moments: Callable[..., PyTree]
 
 
 @dataclass(frozen=True, eq=False)

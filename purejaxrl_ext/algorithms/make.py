@@ -13,14 +13,22 @@ import jax.numpy as jnp
 
 from purejaxrl_ext.algorithms.presets import preset_settings
 from purejaxrl_ext.algorithms.recipes import ALGORITHMS, BUILT_IN, Recipe
-from purejaxrl_ext.algorithms.settings import OF_DEFAULT_NETWORKS, check_effect, resolve, split, with_interventions
+from purejaxrl_ext.algorithms.settings import (
+    OF_DEFAULT_NETWORKS,
+    check_effect,
+    check_module,
+    resolve,
+    split,
+    with_interventions,
+)
 from purejaxrl_ext.envs.base import Environment
 from purejaxrl_ext.envs.make import make_env
 from purejaxrl_ext.errors import check, unknown_name
+from purejaxrl_ext.interventions import BUILT_IN as SHIPPED
 from purejaxrl_ext.interventions import INTERVENTIONS, Intervention
 from purejaxrl_ext.loops.base import Loop
 from purejaxrl_ext.loops.memory import adapt
-from purejaxrl_ext.loops.optim import OPTIMIZERS
+from purejaxrl_ext.loops.optim import OPTIMIZERS, networks
 from purejaxrl_ext.networks import policies
 from purejaxrl_ext.types import Algorithm, Discrete, Output, abstract_key
 
@@ -66,6 +74,7 @@ def make(
     recipe = find_recipe(algorithm)
     changes = find_interventions(interventions)
     if network is not None:
+        check_module(network)
         for name in sorted(OF_DEFAULT_NETWORKS & set(settings)):
             check(False, name, settings[name], "left alone where network= is given: only the default networks read it")
     if preset is not None:
@@ -75,14 +84,14 @@ def make(
     env_settings = {k: settings.pop(k) for k in _ENV_SETTINGS if k in settings}
     hparams_type = with_interventions(recipe.hparams, changes)
     config, hparams = split(recipe.config, hparams_type, settings, set(_ENV_SETTINGS), _whose)
-    check_effect(config, hparams)
     made_env: Any = make_env(env, **env_settings)
     config = resolve(config, made_env)
+    check_effect(config, hparams)
     module = recipe.network(config, made_env) if network is None else network
     loop = build(recipe, made_env, module, config, changes, tuple(metrics))
-    check_network(loop, needs_policy=hasattr(config, "policy"))
+    check_network(loop, hparams, needs_policy=hasattr(config, "policy"))
     rebuild = {"algorithm": _stored(algorithm, recipe), "env": env, "network": network, **env_settings}
-    rebuild |= {"interventions": tuple(interventions)} if interventions else {}
+    rebuild |= {"interventions": tuple(map(_stored_intervention, changes))} if changes else {}
     rebuild |= {"metrics": tuple(metrics)} if metrics else {}
     fields = dataclasses.asdict(config)
     rebuild |= {k: v for k, v in fields.items() if network is None or k not in OF_DEFAULT_NETWORKS}
@@ -104,15 +113,19 @@ def find_recipe(algorithm: str | Recipe) -> Recipe:
 
 def find_interventions(names: Sequence[str | Intervention]) -> tuple[Intervention, ...]:
     """Interventions, by name or as they are."""
-    check(not isinstance(names, str), "interventions", names, f"a sequence of them, as ({names!r},)")
+    several = isinstance(names, Sequence) and not isinstance(names, str)
+    check(several, "interventions", names, "a sequence, also of one: (..., )")
     found = []
     for name in names:
         if isinstance(name, Intervention):
             found.append(name)
-        elif isinstance(name, str) and name in INTERVENTIONS:
+        elif not isinstance(name, str):
+            kind = f"the class {name.__name__}" if isinstance(name, type) else type(name).__name__
+            raise TypeError(f"interventions must hold names or prx.Intervention objects, got {kind}")
+        elif name in INTERVENTIONS:
             found.append(INTERVENTIONS[name])
         else:
-            raise ValueError(unknown_name("intervention", str(name), INTERVENTIONS))
+            raise ValueError(unknown_name("intervention", name, INTERVENTIONS))
     taken = [i.name for i in found]
     check(len(set(taken)) == len(taken), "interventions", taken, "of different names")
     return tuple(found)
@@ -121,6 +134,11 @@ def find_interventions(names: Sequence[str | Intervention]) -> tuple[Interventio
 def _stored(algorithm: str | Recipe, recipe: Recipe) -> str | Recipe:
     """How settings name the recipe: a name stands for the package's own alone, since only that is sure to come back."""
     return recipe.name if BUILT_IN.get(recipe.name) == recipe else recipe
+
+
+def _stored_intervention(intervention: Intervention) -> str | Intervention:
+    """The same of an intervention."""
+    return intervention.name if SHIPPED.get(intervention.name) is intervention else intervention
 
 
 def _whose(name: str) -> str:
@@ -160,11 +178,12 @@ def build(
     return recipe.loop(rule, env, module, config, optimizer, interventions, metrics)
 
 
-def check_network(loop: Loop, needs_policy: bool) -> None:
-    """Raise ``ValueError`` where a network's output does not fit the environment; compiles nothing.
+def check_network(loop: Loop, hparams: Any, needs_policy: bool) -> None:
+    """Raise ``ValueError`` where a network's output does not fit the environment or the settings; compiles nothing.
 
     Args:
         loop: whose network and environment.
+        hparams: the traced settings.
         needs_policy: whether the algorithm needs ``policy`` and ``value``, or ``q_values``.
     """
 
@@ -173,12 +192,14 @@ def check_network(loop: Loop, needs_policy: bool) -> None:
     def run(key: jax.Array) -> Any:
         obs = jax.vmap(env.reset)(jax.random.split(key, 2))[1]
         agent = adapt(module)
-        return agent.step(agent.init(key, obs), agent.initial_carry(2), obs, jnp.zeros(2, bool))[1]
+        params = agent.init(key, obs)
+        return params, agent.step(params, agent.initial_carry(2), obs, jnp.zeros(2, bool))[1]
 
-    output = jax.eval_shape(run, abstract_key())
+    params, output = jax.eval_shape(run, abstract_key())
     name = type(module).__name__
     if not isinstance(output, Output):
         raise ValueError(f"network {name} must return a prx.Output, got {type(output).__name__}")
+    check_critic(params, hparams)
     if not needs_policy:
         _check_shape(name, "q_values", output.q_values, env.action_space.n, env)
         return
@@ -192,6 +213,15 @@ def check_network(loop: Loop, needs_policy: bool) -> None:
         _check_shape(name, "policy", leaf, env.action_space.n, env)
     if getattr(output.value, "shape", None) != (2,):
         raise ValueError(f"network {name} must give a value of shape [B], got {getattr(output.value, 'shape', None)}")
+
+
+def check_critic(params: Any, hparams: Any) -> None:
+    """Raise ``ValueError`` where the critic has a learning rate of its own, but no parameters."""
+    rate = hparams.critic_learning_rate
+    if isinstance(rate, jax.core.Tracer) or rate == 0 or (isinstance(params, dict) and networks(params)):
+        return
+    allowed = "0 for a network without actor_... and critic_... among its parameters, as Q-networks are"
+    check(False, "critic_learning_rate", rate, allowed)
 
 
 def _check_shape(name: str, what: str, x: Any, size: int, env: Environment) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Container
 from typing import Any
 
@@ -102,17 +103,26 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 # The paper's own loop: separate networks and optimisers with Adam's eps 1e-8, PyTorch's initialisation, no value clipping,
-# constant learning rate, and a time limit taken for the end of the episode, as its code has it.
+# constant learning rate, and a time limit taken for the end of the episode, as its code has it. With ``shared_torso`` the trunk
+# is in both optimisers, as there.
 _PFO_PAPER: dict[str, Any] = {
     "initializer": "fan_in",
     "separate_optimizers": True,
     "time_limit_terminates": True,
     "adam_eps": 1e-8,
-    "value_coef": 0.5,
+    "value_coef": 1.0,  # 0.5 of a mean square without our ½
     "max_grad_norm": 0.5,
     "anneal_steps": 0,
     "feature_coef": 1.0,
     "feature_layers": "last",
+}
+
+# For vectors: statistics of random steps, frozen; normalised observations are not clipped, and the time comes after them.
+_PFO_PAPER_VECTORS: dict[str, Any] = _PFO_PAPER | {
+    "activation": "tanh",  # with "relu" the paper's feature_coef for MuJoCo is 10
+    "normalize_observations": "frozen",
+    "observation_clip": math.inf,
+    "append_time": True,
 }
 
 # Moalla et al. 2024, appendix; where paper and code disagree, these are the code's (it takes the drift's mean over
@@ -134,7 +144,7 @@ PAPERS: dict[str, dict[str, Any]] = {
         "sticky_actions": 0.25,
         "sign_rewards": True,
     },
-    "pfo-paper-mujoco": _PFO_PAPER
+    "pfo-paper-mujoco": _PFO_PAPER_VECTORS
     | {
         "num_envs": 2,
         "num_steps": 1024,
@@ -146,13 +156,11 @@ PAPERS: dict[str, dict[str, Any]] = {
         "gamma": 0.99,
         "gae_lambda": 0.95,
         "hidden_sizes": (64, 64),
-        "activation": "tanh",  # with "relu" the paper's feature_coef is 10
         "policy": "tanh_gaussian",
-        "normalize_observations": "frozen",
         "normalizer_steps": 4_000,
-        "append_time": True,
     },
-    "pfo-paper-cartpole": _PFO_PAPER  # in the code only
+    # In the code only, which also leaves out the steps of a rollout's last episode where that is cut; these are kept here.
+    "pfo-paper-cartpole": _PFO_PAPER_VECTORS
     | {
         "num_envs": 4,
         "num_steps": 256,
@@ -164,7 +172,7 @@ PAPERS: dict[str, dict[str, Any]] = {
         "gamma": 1.0,
         "gae_lambda": 1.0,
         "hidden_sizes": (64,),
-        "activation": "tanh",
+        "normalizer_steps": 3_200,
         "env_params": {"max_steps_in_episode": 200},
     },
 }
@@ -185,7 +193,9 @@ def preset_settings(preset: str, recipe: Any, env_name: str, env_settings: Conta
     if preset not in presets():
         raise ValueError(unknown_name("preset", preset, presets()))
     if preset == "tuned":
-        tuned = TUNED.get(algorithm, {})
+        if algorithm not in TUNED:
+            raise ValueError(f"preset='tuned' is not allowed for algorithm {algorithm!r}: it is for {', '.join(TUNED)}")
+        tuned = TUNED[algorithm]
         if env_name not in tuned:
             raise ValueError(unknown_name(f"environment for {algorithm}'s preset 'tuned'", env_name, tuned))
         settings = tuned[env_name]

@@ -14,7 +14,7 @@ from purejaxrl_ext.errors import check, unknown_name
 from purejaxrl_ext.loops.base import Loop
 from purejaxrl_ext.loops.off_policy import OffPolicy
 from purejaxrl_ext.loops.on_policy import OnPolicy
-from purejaxrl_ext.rules import dqn, pfo, ppo, q_learning, reinforce
+from purejaxrl_ext.rules import distributional, dqn, pfo, ppo, q_learning, reinforce
 from purejaxrl_ext.types import Discrete, Rule
 
 
@@ -67,21 +67,44 @@ def actor_critic(config: Any, env: Environment) -> networks.ActorCritic:
         "torso": torso(config),
         "shared_torso": config.shared_torso,
         "initializer": config.initializer,
+        "initial_log_std": config.initial_log_std,
+        "state_dependent_std": config.state_dependent_std,
     }
+    if config.critic_hidden_sizes is not None:
+        settings["critic_torso"] = torso(config).clone(hidden_sizes=config.critic_hidden_sizes)
     if config.memory is None:
         return networks.ActorCritic(**settings)
-    return networks.RecurrentActorCritic(**settings, memory_size=config.memory_size)
+    return networks.RecurrentActorCritic(**settings, memory=config.memory, memory_size=config.memory_size)
 
 
 def q_network(config: Any, env: Environment) -> networks.QNetwork:
-    """The default Q-network."""
+    """The default Q-network of the on-policy loop."""
+    settings = _of_q_network(config, env)
+    if config.memory is None:
+        return networks.QNetwork(**settings)
+    return networks.RecurrentQNetwork(**settings, memory=config.memory, memory_size=config.memory_size)
+
+
+def replay_q_network(config: Any, env: Environment) -> networks.QNetwork:
+    """The default Q-network of the replay loop."""
+    return networks.QNetwork(**_of_q_network(config, env), dueling=config.dueling)
+
+
+def c51_network(config: Any, env: Environment) -> networks.DistributionalQNetwork:
+    """C51's: logits of atoms."""
+    settings = _of_q_network(config, env)
+    return networks.DistributionalQNetwork(**settings, dueling=config.dueling, size=config.num_atoms, atoms=True)
+
+
+def qr_network(config: Any, env: Environment) -> networks.DistributionalQNetwork:
+    """QR-DQN's: quantiles."""
+    settings = _of_q_network(config, env)
+    return networks.DistributionalQNetwork(**settings, dueling=config.dueling, size=config.num_quantiles, atoms=False)
+
+
+def _of_q_network(config: Any, env: Environment) -> dict[str, Any]:
     check(isinstance(env.action_space, Discrete), "env", env.name, "one of discrete actions for Q-learning")
-    return networks.QNetwork(
-        num_actions=env.action_space.n,
-        torso=torso(config),
-        dueling=getattr(config, "dueling", False),
-        initializer=config.initializer,
-    )
+    return {"num_actions": env.action_space.n, "torso": torso(config), "initializer": config.initializer}
 
 
 def torso(config: Any) -> networks.Torso:
@@ -99,9 +122,23 @@ _Q = Recipe("q_learning", q_learning.rule, OnPolicy, configs.QLearningConfig, q_
 _SARSA = _Q.but(name="sarsa", rule=q_learning.sarsa_rule)
 _EXPECTED_SARSA = _Q.but(name="expected_sarsa", rule=q_learning.expected_sarsa_rule)
 _PQN = _Q.but(name="pqn", rule=q_learning.pqn_rule, config=configs.PQNConfig, hparams=q_learning.PQNHparams)
-_DQN = Recipe("dqn", q_learning.dqn_rule, OffPolicy, configs.DQNConfig, dqn.DQNHparams, q_network)
+_DQN = Recipe("dqn", q_learning.dqn_rule, OffPolicy, configs.DQNConfig, dqn.DQNHparams, replay_q_network)
+_C51 = _DQN.but(
+    name="c51",
+    rule=distributional.c51_rule,
+    config=configs.C51Config,
+    hparams=distributional.C51Hparams,
+    network=c51_network,
+)
+_QR_DQN = _DQN.but(
+    name="qr_dqn",
+    rule=distributional.qr_rule,
+    config=configs.QRDQNConfig,
+    hparams=distributional.QRDQNHparams,
+    network=qr_network,
+)
 
-BUILT_IN = {r.name: r for r in (_REINFORCE, _PPO, _PFO, _Q, _SARSA, _EXPECTED_SARSA, _PQN, _DQN)}
+BUILT_IN = {r.name: r for r in (_REINFORCE, _PPO, _PFO, _Q, _SARSA, _EXPECTED_SARSA, _PQN, _DQN, _C51, _QR_DQN)}
 
 # Recipes by name; one of your own may be added. What stands under a name when an algorithm is made is what it is made of.
 ALGORITHMS: dict[str, Recipe] = dict(BUILT_IN)

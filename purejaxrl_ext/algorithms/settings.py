@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import struct
+from flax import nnx, struct
 
 from purejaxrl_ext import networks
 from purejaxrl_ext.algorithms.config import ActorCriticConfig, NetworkConfig
@@ -25,6 +25,11 @@ OF_DEFAULT_NETWORKS = {f.name for f in dataclasses.fields(NetworkConfig)} | {
     "memory",
     "memory_size",
     "dueling",
+    "critic_hidden_sizes",
+    "initial_log_std",
+    "state_dependent_std",
+    "num_atoms",
+    "num_quantiles",
 }
 
 
@@ -134,7 +139,12 @@ _READ_ONLY_WITH: dict[str, tuple[Any, ...]] = {
     "normalizer_steps": ("normalize_observations", "frozen"),
     "discounted_visits": ("reward_to_go", True),
     "value_coef": ("baseline", True),
-    "memory_size": ("memory", "gru"),
+    "memory_size": ("memory", "gru", "lstm"),
+    "critic_hidden_sizes": ("baseline", True),
+    "critic_learning_rate": ("baseline", True),
+    "initial_log_std": ("policy", "gaussian", "tanh_gaussian"),
+    "state_dependent_std": ("policy", "gaussian"),
+    "reward_clip": ("normalize_rewards", True),
     "feature_clip": ("feature_mode", "clip"),
     "priority_exponent": ("prioritized", True),
     "importance_exponent": ("prioritized", True),
@@ -150,6 +160,8 @@ def check_effect(config: Any, hparams: Any) -> None:
     for record in (config, hparams):
         for field in dataclasses.fields(record):
             value = getattr(record, field.name)
+            unread = field.name in config.unread and value != field.default
+            check(not unread, field.name, value, "left alone: this algorithm does not read it")
             if field.name in _READ_ONLY_WITH and value != field.default:
                 chooser, *choices = _READ_ONLY_WITH[field.name]
                 chosen = getattr(config, chooser, choices[0])  # PPO's value is always learned: it has no choice.
@@ -157,6 +169,34 @@ def check_effect(config: Any, hparams: Any) -> None:
                 fits = chosen in choices or callable(chosen)
                 allowed = f"left alone unless {chooser} is {' or '.join(map(repr, choices))}"
                 check(fits, field.name, value, allowed)
+    if hasattr(hparams, "v_min") and not isinstance(hparams.v_min + hparams.v_max, jax.core.Tracer):
+        check(hparams.v_min < hparams.v_max, "v_min", hparams.v_min, f"less than v_max={hparams.v_max}")
+
+
+def check_module(network: Any) -> None:
+    """Raise ``ValueError`` where what is given as ``network`` cannot be one: an nnx module, a class, or what has no hash."""
+    name = type(network).__name__
+    if isinstance(network, nnx.Module):
+        how = "networks.Nnx(make), make being rngs -> module"
+        raise ValueError(f"network {name} is an nnx.Module, which holds its own arrays: give purejaxrl_ext.{how}")
+    check(not isinstance(network, type), "network", network, "a module, not a class")
+    lacks = [part for part in ("init", "apply") if not callable(getattr(network, part, None))]
+    check(not lacks, "network", name, f"a module with init and apply; it has no {' and no '.join(lacks)}")
+    try:
+        hash(network)
+    except TypeError as error:
+        fields = dataclasses.fields(network) if dataclasses.is_dataclass(network) else ()
+        bad = [f.name for f in fields if not _has_hash(getattr(network, f.name, None))]
+        of = f"its fields {', '.join(bad)} are not (lists can be tuples)" if bad else str(error)
+        raise ValueError(f"network {name} must be hashable, since equal ones share a compiled program: {of}") from None
+
+
+def _has_hash(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def resolve(config: Any, env: Environment) -> Any:

@@ -132,6 +132,9 @@ class FrameStack(Wrapper):
 class AppendTime(Wrapper):
     """Appends 2t/L − 1 to a vector observation, t the steps done and L the time limit."""
 
+    # Entries that need no normalising: see ``loops.base.first_normalizer``.
+    appended = 1
+
     @property
     def observation_shape(self) -> tuple[int, ...]:
         return (self.env.observation_shape[0] + 1,)

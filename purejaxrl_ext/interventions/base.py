@@ -11,9 +11,11 @@ Their random keys come by ``fold_in`` of a number that the name gives, so that a
 
 from __future__ import annotations
 
+import importlib
+import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import jax
@@ -73,9 +75,32 @@ class Intervention:
         for name in self.hparams:
             check(name.startswith(f"{self.name}_"), "hparams", name, f"a name that begins with {self.name}_")
 
+    @property
+    def import_path(self) -> str | None:
+        """``"module:NAME"`` where it stands at the top of a module that one of its functions is from, so that another process
+        finds it; None where it does not."""
+        parts = (getattr(self, f.name) for f in fields(self))
+        for module in dict.fromkeys(getattr(part, "__module__", "__main__") for part in parts if callable(part)):
+            names = vars(sys.modules[module]) if module != "__main__" else {}
+            for name, value in list(names.items()):
+                if value is self:
+                    return f"{module}:{name}"
+        return None
+
+    def __reduce__(self) -> Any:
+        path = self.import_path
+        allowed = "a constant at the top of a module, beside its functions, to come back in another process"
+        check(path is not None, "intervention", self.name, allowed)
+        return _imported, (path,)
+
     def own_key(self, key: Array) -> Array:
         """A key of this intervention's own."""
         return jax.random.fold_in(key, zlib.crc32(self.name.encode()))
+
+
+def _imported(path: str) -> Intervention:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def first_memory(interventions: Sequence[Intervention], key: Array, params: PyTree) -> PyTree:
@@ -119,7 +144,7 @@ def penalty_gradient(
         logged: Metrics = {}
         for i in interventions:
             if i.penalty is not None:
-                penalty, more = i.penalty(net, params, _memory(learner, i), part, other, hparams)
+                penalty, more = _checked(i.penalty(net, params, _memory(learner, i), part, other, hparams), i.name)
                 value, logged = value + penalty, logged | more | {f"{i.name}_penalty": penalty}
         return value, logged
 
@@ -135,6 +160,13 @@ def is_due(update: Array, every: Array) -> Array:
 def when(due: Array, change: Callable[[Learner], Learner], learner: Learner) -> Learner:
     """``change(learner)`` where it is due: a ``cond`` as long as ``due`` is the same for all seeds."""
     return jax.lax.cond(due, change, lambda learner: learner, learner)
+
+
+def _checked(returned: Any, name: str) -> tuple[Array, Metrics]:
+    is_pair = isinstance(returned, tuple) and len(returned) == 2 and jnp.shape(returned[0]) == ()
+    if not (is_pair and isinstance(returned[1], Mapping)):
+        raise TypeError(f"{name}.penalty must return (scalar, metrics by name), got {returned!r}")
+    return returned
 
 
 def _memory(learner: Learner, intervention: Intervention) -> PyTree:

@@ -18,6 +18,7 @@ from purejaxrl_ext.loops.measure import measured
 from purejaxrl_ext.loops.memory import FeedForward, Recurrent, Samples, adapt
 from purejaxrl_ext.networks import policies
 from purejaxrl_ext.networks.structure import layers
+from purejaxrl_ext.rules.schedules import anneal
 from purejaxrl_ext.types import Acted, Array, Learner, Metrics, Net, Output, PyTree, Rule, State, VecState
 
 
@@ -65,7 +66,10 @@ class Loop:
         def loss(params: PyTree, samples: Samples, hparams: Any) -> tuple[Array, Metrics]:
             return self.rule.loss(*self.agent.evaluate(params, samples), hparams)
 
-        return Net(init, self.agent.evaluate, loss, functools.partial(layers, self.network))
+        def first_moments(params: PyTree, hparams: Any) -> PyTree:
+            return optim.init(self.optimizer, hparams, params, self.config.separate_optimizers)
+
+        return Net(init, self.agent.evaluate, loss, functools.partial(layers, self.network), first_moments)
 
     @property
     def steps_per_update(self) -> int:
@@ -96,7 +100,7 @@ class Loop:
         params = self.agent.init(params_key, vec_state.obs)
         return State(
             params=params,
-            opt_state=optim.init(self.optimizer, f32(hparams), params, self.config.separate_optimizers),
+            opt_state=self.net.first_moments(params, f32(hparams)),
             env=vec_state,
             key=key,
             update=jnp.zeros((), jnp.int32),
@@ -125,7 +129,7 @@ class Loop:
 
     def context(self, state: State, hparams: Any, env_steps: Array) -> Context:
         """What the hooks of an update are told; its key is apart from the update's own streams."""
-        learning_rate = optim.anneal(hparams.learning_rate, hparams.anneal_steps, env_steps)
+        learning_rate = anneal(hparams.learning_rate, hparams.anneal_steps, env_steps)
         hparams = self.rule.schedule(hparams, env_steps)
         return Context(hparams, state.update, jax.random.fold_in(state.key, 0x1E4), learning_rate)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -85,8 +86,9 @@ def scale_rewards(
     done: Array,
     gamma: Array | float,
     gather: Callable[[Array], Array] = lambda x: x,
+    clip: float = math.inf,
 ) -> tuple[Normalizer, Array]:
-    """Rewards over the standard deviation of the discounted return (Engstrom et al. 2020), ``[T, N]``.
+    """Rewards over the standard deviation of the discounted return (Engstrom et al. 2020), ``[T, N]``, within ± ``clip``.
 
     The statistics take in R_t = r_t + γ (1 − done_{t−1}) R_{t−1} of these rewards first; ``gather`` adds those of the
     run's environments on other devices.
@@ -97,5 +99,5 @@ def scale_rewards(
     running = returns.discounted_sum(first[::-1], began, gamma)[::-1]
     stats = update(normalizer.reward, gather(running))
     carried = jnp.where(done[-1], 0.0, running[-1])
-    scaled = reward / jnp.sqrt(stats.variance + 1e-8)
+    scaled = jnp.clip(reward / jnp.sqrt(stats.variance + 1e-8), -clip, clip)
     return normalizer.replace(reward=stats, discounted_return=carried), scaled

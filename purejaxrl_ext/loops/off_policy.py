@@ -215,7 +215,8 @@ class OffPolicy(Loop):
             output = self.network.apply(params, batch.obs)
             value, logged = self.rule.loss(output, batch, context.hparams)
             greedy = greedy_value(output)
-            return value, logged | {"value": greedy.mean(), "value_std": greedy.std()}
+            # A rule whose Q-values are in other units says what they are worth.
+            return value, {"value": greedy.mean(), "value_std": greedy.std()} | logged
 
         (value, logged), grads = jax.value_and_grad(loss, has_aux=True)(learner.params)
         if any(i.penalty is not None for i in self.interventions):

@@ -178,7 +178,8 @@ class OnPolicy(Loop):
         output_beyond = self.rule.successor(output_beyond)
         output_beyond = jax.tree.map(lambda x: x.reshape(-1, self.share.num_envs, *x.shape[1:]), output_beyond)
         if self.config.normalize_rewards:
-            normalizer, reward = normalize.scale_rewards(normalizer, reward, done, hparams.gamma, together)
+            clip = self.config.reward_clip
+            normalizer, reward = normalize.scale_rewards(normalizer, reward, done, hparams.gamma, together, clip)
         if self.config.normalize_observations == "running":
             normalizer = normalize.take_in(normalizer, together(seen.obs))
         following = jax.tree.map(

@@ -1,5 +1,5 @@
 """The optimiser: global-norm clipping, then Adam or another, rebuilt from traced settings inside every step; only its state
-is kept. Nobody else takes an optimiser's state apart.
+is kept. What takes that apart is :mod:`purejaxrl_ext.interventions.moments`.
 """
 
 from __future__ import annotations
@@ -12,24 +12,28 @@ import jax.numpy as jnp
 import optax
 
 from purejaxrl_ext.errors import check
-from purejaxrl_ext.networks.structure import parameter_group
+from purejaxrl_ext.networks.structure import networks, pick
 from purejaxrl_ext.types import Array, Metrics, PyTree
 
 Optimizer = Callable[[Any, Array], optax.GradientTransformation]
 
 
-def adam(hparams: Any, learning_rate: Array) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba 2015, algorithm 1)."""
+def adam(
+    hparams: Any, learning_rate: Array, scale_by_adam: Callable[..., Any] = optax.scale_by_adam
+) -> optax.GradientTransformation:
+    """Adam (Kingma & Ba 2015, algorithm 1); by another ``scale_by_adam`` where an intervention gives one."""
     return optax.chain(
-        optax.scale_by_adam(hparams.adam_b1, hparams.adam_b2, hparams.adam_eps),
+        scale_by_adam(hparams.adam_b1, hparams.adam_b2, hparams.adam_eps),
         optax.scale_by_learning_rate(learning_rate),
     )
 
 
-def adamw(hparams: Any, learning_rate: Array) -> optax.GradientTransformation:
+def adamw(
+    hparams: Any, learning_rate: Array, scale_by_adam: Callable[..., Any] = optax.scale_by_adam
+) -> optax.GradientTransformation:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2)."""
     return optax.chain(
-        optax.scale_by_adam(hparams.adam_b1, hparams.adam_b2, hparams.adam_eps),
+        scale_by_adam(hparams.adam_b1, hparams.adam_b2, hparams.adam_eps),
         optax.add_decayed_weights(hparams.weight_decay),
         optax.scale_by_learning_rate(learning_rate),
     )
@@ -64,37 +68,9 @@ OPTIMIZERS: dict[str, Optimizer] = {
 }
 
 
-def anneal(value: Array, anneal_steps: Array, env_steps: Array) -> Array:
-    """x · max(0, 1 − env_steps / anneal_steps); x where ``anneal_steps`` is 0."""
-    share = jnp.maximum(0.0, 1.0 - env_steps / jnp.maximum(anneal_steps, 1.0))
-    return value * jnp.where(anneal_steps > 0, share, 1.0)
-
-
 def clip(grads: PyTree, max_grad_norm: Array) -> PyTree:
     """Scale gradients down to a global norm (not element by element), if theirs is larger."""
     return optax.clip_by_global_norm(max_grad_norm).update(grads, optax.EmptyState())[0]
-
-
-def networks(params: PyTree) -> dict[str, tuple[str, ...]]:
-    """The top-level collections of each network, by :func:`~purejaxrl_ext.networks.structure.parameter_group`.
-
-    What is in neither, as a shared torso, belongs to both actor and critic.
-
-    Returns:
-        names by "actor" and "critic"; {} of a network whose collections are called otherwise.
-    """
-    groups: dict[str, list[str]] = {}
-    for name in params["params"]:
-        groups.setdefault(parameter_group(name), []).append(name)
-    if not {"actor", "critic"} <= set(groups):
-        return {}
-    common = [name for group, names in groups.items() if group not in ("actor", "critic") for name in names]
-    return {group: (*common, *groups[group]) for group in ("actor", "critic")}
-
-
-def pick(tree: PyTree, names: tuple[str, ...]) -> PyTree:
-    """Some top-level collections of parameters, or of a tree like them."""
-    return {name: tree["params"][name] for name in names}
 
 
 def init(optimizer: Optimizer, hparams: Any, params: PyTree, separate: bool) -> PyTree:
@@ -141,7 +117,7 @@ def apply(
     clipped with the one and then with the other, and stepped twice.
     """
     update = optimizer(hparams, learning_rate).update
-    groups = networks(params) if isinstance(params, dict) and "params" in params else {}
+    groups = networks(params)
     norms = {"grad_norm": optax.tree.norm(grads)}
     norms |= {f"{name}_grad_norm": optax.tree.norm(pick(grads, names)) for name, names in groups.items()}
     if not separate:
@@ -169,58 +145,3 @@ def _scaled(updates: PyTree, hparams: Any) -> PyTree:
     """Updates at the learning rate of the critic, if it has one of its own."""
     ratio = jnp.where(hparams.critic_learning_rate > 0, hparams.critic_learning_rate / hparams.learning_rate, 1.0)
     return jax.tree.map(lambda x: x * ratio, updates)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The moments that belong to parameters
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def map_moments(function: Callable[..., Array], opt_state: PyTree, params: PyTree, *others: PyTree) -> PyTree:
-    """The optimiser's state with ``function(moment, *others)`` in place of every moment of every parameter.
-
-    A moment is a leaf of a part of the state that has the parameters' structure (Adam's m and v, a momentum, ...); the rest,
-    such as a count of steps, stays. With separate optimisers those parts have the structure of one network's parameters.
-
-    Args:
-        function: from a moment, and what the trees ``others`` have in its parameter's place.
-        opt_state: of :func:`init`.
-        params: the parameters, and trees of their structure.
-    """
-    inner = [tree["params"] if isinstance(tree, dict) and "params" in tree else tree for tree in (params, *others)]
-    groups = networks(params) if isinstance(params, dict) and "params" in params else {}
-    likes = {jax.tree.structure(params): (params, *others)}
-    for names in groups.values():
-        parts = tuple({name: tree[name] for name in names} for tree in inner)
-        likes[jax.tree.structure(parts[0])] = parts
-
-    def change(part: PyTree) -> PyTree:
-        like = likes.get(jax.tree.structure(part))
-        return part if like is None else jax.tree.map(function, part, *like[1:])
-
-    return jax.tree.map(change, opt_state, is_leaf=lambda part: jax.tree.structure(part) in likes)
-
-
-def moments(opt_state: PyTree, params: PyTree) -> list[PyTree]:
-    """The moments, each a tree with the structure of the parameters (of one network's, where optimisers are separate)."""
-    found: list[PyTree] = []
-    likes = {jax.tree.structure(params)}
-    if isinstance(params, dict) and "params" in params:
-        likes |= {jax.tree.structure(pick(params, names)) for names in networks(params).values()}
-    parts = jax.tree.leaves(opt_state, is_leaf=lambda part: jax.tree.structure(part) in likes)
-    found = [part for part in parts if jax.tree.structure(part) in likes]
-    return found
-
-
-def reset(opt_state: PyTree) -> PyTree:
-    """The optimiser's state at its start: moments and counts 0."""
-    return jax.tree.map(jnp.zeros_like, opt_state)
-
-
-def reset_counts(opt_state: PyTree, params: PyTree) -> PyTree:
-    """The optimiser's state with its counts of steps at 0 and its moments as they are."""
-    kept = map_moments(lambda moment: moment, opt_state, params)
-    marked = map_moments(lambda moment: jnp.ones((), bool), opt_state, params)
-    return jax.tree.map(
-        lambda x, is_moment: x if jnp.ndim(x) or is_moment.dtype == bool else jnp.zeros_like(x), kept, marked
-    )

@@ -11,9 +11,12 @@ import numpy as np
 
 from purejaxrl_ext.networks import policies
 from purejaxrl_ext.networks.init import initializers
-from purejaxrl_ext.networks.structure import Layer, torso_layers
+from purejaxrl_ext.networks.structure import Layer, parameter_group, torso_layers
 from purejaxrl_ext.networks.torsos import Torso
 from purejaxrl_ext.types import Array, Output, PyTree, Representation
+
+# Of a scale that depends on the state: none becomes a spike, or overflows (those of Haarnoja et al. 2018's code).
+LOG_STD_BOUNDS = (-20.0, 2.0)
 
 
 class ActorCritic(nn.Module):
@@ -23,6 +26,10 @@ class ActorCritic(nn.Module):
         num_actions: number of discrete actions, or of an action's entries.
         policy: ``"categorical"``, ``"gaussian"`` (scale a parameter, independent of the state) or ``"tanh_gaussian"``
             (scale a softplus of the features).
+        critic_torso: makes the value's, where it is another; None: ``torso``.
+        initial_log_std: log of a Gaussian's first scale.
+        state_dependent_std: the scale of ``"gaussian"`` is exp of a head on the policy's features, its log within
+            ``LOG_STD_BOUNDS``.
         torso: makes a torso, ``(name=...) -> module``.
         shared_torso: one torso for both.
         initializer: as in :class:`Torso`; orthogonal heads have scale 0.01 (policy) and 1 (value).
@@ -33,6 +40,9 @@ class ActorCritic(nn.Module):
     torso: Torso
     shared_torso: bool = False
     initializer: str = "orthogonal"
+    critic_torso: Torso | None = None
+    initial_log_std: float = 0.0
+    state_dependent_std: bool = False
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -41,16 +51,21 @@ class ActorCritic(nn.Module):
 
     @nn.compact
     def __call__(self, obs: Array) -> Output:
-        seen = [self.torso.clone(parent=self, name=f"{part}_torso")(obs) for part in self.parts]
+        seen = [self.torso_of(part).clone(parent=self, name=f"{part}_torso")(obs) for part in self.parts]
         return self._heads(seen[0], seen[-1])
+
+    def torso_of(self, part: str) -> Torso:
+        """The torso of one of ``parts``."""
+        return self.critic_torso if part == "critic" and self.critic_torso is not None else self.torso
 
     def layers(self, params: PyTree) -> tuple[Layer, ...]:
         """The hidden layers; see :mod:`~purejaxrl_ext.networks.structure`."""
-        heads = {"actor": ["actor_head"], "critic": ["critic_head"], "shared": ["actor_head", "critic_head"]}
+        names = ("actor_head", "actor_log_scale_head", "critic_head")
         found: list[Layer] = []
         for part in self.parts:
-            outgoing = [("params", head, "kernel") for head in heads[part]]
-            found += torso_layers(params, part, f"{part}_torso", outgoing, self.torso.activation)
+            heads = [name for name in names if name in params["params"] and part in (parameter_group(name), "shared")]
+            outgoing = [("params", head, "kernel") for head in heads]
+            found += torso_layers(params, part, f"{part}_torso", outgoing, self.torso_of(part).activation)
         return tuple(found)
 
     def _heads(self, actor: Representation, critic: Representation) -> Output:
@@ -68,10 +83,15 @@ class ActorCritic(nn.Module):
         if self.policy == "tanh_gaussian":
             both = self._linear(2 * self.num_actions, 0.01, "actor_head", features)
             loc, raw = jnp.split(both, 2, axis=-1)
-            # Softplus shifted to be 1 at 0; bounded below so that a density cannot become a spike.
-            return policies.TanhGaussian(loc, jnp.maximum(jax.nn.softplus(raw + np.log(np.e - 1.0)), 1e-4))
+            # Softplus shifted to be the first scale at 0; bounded below so that a density cannot become a spike.
+            shift = np.log(np.expm1(np.exp(self.initial_log_std)))
+            return policies.TanhGaussian(loc, jnp.maximum(jax.nn.softplus(raw + shift), 1e-4))
         out = self._linear(self.num_actions, 0.01, "actor_head", features)
         if self.policy == "categorical":
             return policies.Categorical(out)
-        log_scale = self.param("actor_log_scale", nn.initializers.zeros_init(), (self.num_actions,))
+        if self.state_dependent_std:
+            raw = self._linear(self.num_actions, 0.01, "actor_log_scale_head", features)
+            return policies.Gaussian(out, jnp.exp(jnp.clip(raw + self.initial_log_std, *LOG_STD_BOUNDS)))
+        first = nn.initializers.constant(self.initial_log_std)
+        log_scale = self.param("actor_log_scale", first, (self.num_actions,))
         return policies.Gaussian(out, jnp.exp(jnp.broadcast_to(log_scale[None], out.shape)))

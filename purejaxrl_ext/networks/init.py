@@ -12,7 +12,7 @@ import numpy as np
 
 from purejaxrl_ext.types import Array
 
-INITIALIZERS = ("orthogonal", "fan_in")
+INITIALIZERS = ("orthogonal", "fan_in", "he_normal")
 
 
 def orthogonal(scale: float) -> Callable[..., Array]:
@@ -44,7 +44,17 @@ def fan_in_uniform(fan_in: int) -> Callable[..., Array]:
 
 
 def initializers(kind: str, fan_in: int, scale: float) -> dict[str, Any]:
-    """Weight and bias initialisers; ``scale`` is that of the orthogonal kind, the other has none."""
+    """Weight and bias initialisers; ``scale`` is that of the orthogonal and the normal kind, the other has none.
+
+    "he_normal" is a normal, cut at two deviations, of standard deviation scale/√fan_in: with a hidden layer's √2 that of He et
+    al. 2015 (eq. 10), with a head's 1 that of LeCun et al. 1998, as PQN's code has them. Biases are 0, but for "fan_in".
+    """
+    zeros = nn.initializers.zeros_init()
     if kind == "orthogonal":
-        return {"kernel_init": orthogonal(scale), "bias_init": nn.initializers.zeros_init()}
+        return {"kernel_init": orthogonal(scale), "bias_init": zeros}
+    if kind == "he_normal":
+        return {
+            "kernel_init": nn.initializers.variance_scaling(scale**2, "fan_in", "truncated_normal"),
+            "bias_init": zeros,
+        }
     return {"kernel_init": fan_in_uniform(fan_in), "bias_init": fan_in_uniform(fan_in)}

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from purejaxrl_ext.networks.actor_critic import ActorCritic
 from purejaxrl_ext.networks.init import initializers
+from purejaxrl_ext.networks.q_network import QNetwork
 from purejaxrl_ext.networks.structure import Layer, torso_layers
 from purejaxrl_ext.types import Array, Output, PyTree, Representation
 
@@ -39,8 +40,8 @@ class GRU(nn.Module):
         size, shape = self.size, (x.shape[-1], 3 * self.size)
         inner = initializers(self.initializer, size, 1.0)
         bias = self.param("bias", inner["bias_init"], (3 * size,))
-        projected = x @ self.param("input_kernel", _by_gate(inner["kernel_init"]), shape) + bias[None, None]
-        kernel = self.param("hidden_kernel", _by_gate(inner["kernel_init"]), (size, 3 * size))
+        projected = x @ self.param("input_kernel", _by_gate(inner["kernel_init"], 3), shape) + bias[None, None]
+        kernel = self.param("hidden_kernel", _by_gate(inner["kernel_init"], 3), (size, 3 * size))
         candidate_bias = self.param("candidate_bias", inner["bias_init"], (size,))
 
         def step(hidden: Array, now: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
@@ -56,28 +57,97 @@ class GRU(nn.Module):
         last, (hidden, preactivations) = jax.lax.scan(step, carry, (projected, start))
         return last, hidden, preactivations
 
+    def initial_carry(self, num_envs: int) -> Array:
+        """The hidden state before an episode's first observation ``[N, H]``."""
+        return jnp.zeros((num_envs, self.size))
 
-def _by_gate(init: Callable[..., Array]) -> Callable[..., Array]:
-    """Each of three gates' matrices drawn on its own."""
+
+class LSTM(nn.Module):
+    """Long short-term memory (Hochreiter & Schmidhuber 1997; with the forget gate of Gers et al. 2000).
+
+    i, f, o = σ(W x + b + U h) of their own each,  g = W_g x + b_g + U_g h
+    c ← f c + i tanh(g)
+    h ← o tanh(c)
+    """
+
+    size: int
+    initializer: str = "orthogonal"
+
+    @nn.compact
+    def __call__(self, x: Array, carry: tuple[Array, Array], start: Array) -> tuple[PyTree, Array, Array]:
+        """A sequence ``[T, N, F]`` from ``carry`` (c, h), each ``[N, H]``, as :class:`GRU` has it.
+
+        Returns:
+            c and h after it, h after each step ``[T, N, H]``, and the pre-activations that made it, i's, f's, g and o's side
+            by side, ``[T, N, 4H]``.
+        """
+        size, shape = self.size, (x.shape[-1], 4 * self.size)
+        inner = initializers(self.initializer, size, 1.0)
+        bias = self.param("bias", inner["bias_init"], (4 * size,))
+        projected = x @ self.param("input_kernel", _by_gate(inner["kernel_init"], 4), shape) + bias[None, None]
+        kernel = self.param("hidden_kernel", _by_gate(inner["kernel_init"], 4), (size, 4 * size))
+
+        def step(carry: tuple[Array, Array], now: tuple[Array, Array]) -> tuple[tuple, tuple]:
+            x_t, start_t = now
+            cell, hidden = (jnp.where(start_t[:, None], 0.0, part) for part in carry)
+            gates = x_t + hidden @ kernel
+            i, f, g, o = jnp.split(gates, 4, axis=-1)
+            cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+            hidden = jax.nn.sigmoid(o) * jnp.tanh(cell)
+            return (cell, hidden), (hidden, gates)
+
+        last, (hidden, preactivations) = jax.lax.scan(step, carry, (projected, start))
+        return last, hidden, preactivations
+
+    def initial_carry(self, num_envs: int) -> tuple[Array, Array]:
+        """c and h before an episode's first observation, each ``[N, H]``."""
+        return jnp.zeros((num_envs, self.size)), jnp.zeros((num_envs, self.size))
+
+
+# Memories by name; each is a module ``(size, initializer)`` as :class:`GRU`.
+MEMORIES: dict[str, Any] = {"gru": GRU, "lstm": LSTM}
+
+
+def _by_gate(init: Callable[..., Array], num_gates: int) -> Callable[..., Array]:
+    """Each gate's matrix drawn on its own."""
 
     def draw(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-        keys = jax.random.split(key, 3)
-        return jnp.concatenate([init(k, (shape[0], shape[1] // 3), dtype) for k in keys], axis=-1)
+        keys = jax.random.split(key, num_gates)
+        return jnp.concatenate([init(k, (shape[0], shape[1] // num_gates), dtype) for k in keys], axis=-1)
 
     return draw
 
 
-class RecurrentActorCritic(ActorCritic):
-    """A policy and a state value that remember: hidden layers, then a :class:`GRU` each, then the heads.
+def remember(
+    torso: Callable[[Array], Representation], memory: Any, obs: Array, carry: PyTree, start: Array
+) -> tuple[PyTree, Representation]:
+    """Hidden layers, then a memory, on a sequence: the carry after it, and the Representation with leaves ``[T · N, ...]``.
 
-    Observations are sequences ``[T, N, ...]``, as :class:`~purejaxrl_ext.loops.memory.Recurrent` has them. The last features are
-    the hidden states, and the last pre-activations all of those of gates and candidate, since they determine it: what
-    drifts there, PFO's penalty sees.
+    The last features are the hidden states, and the last pre-activations all of those of gates and candidate, since they
+    determine it: what drifts there, PFO's penalty sees.
+    """
+    below = torso(obs.reshape(-1, *obs.shape[2:]))
+    carry, hidden, preactivations = memory(below.features.reshape(*obs.shape[:2], -1), carry, start)
+    hidden, preactivations = (x.reshape(-1, x.shape[-1]) for x in (hidden, preactivations))
+    return carry, Representation(hidden, (*below.preactivations, preactivations), "tanh")
+
+
+def _unflatten(output: Output, lead: tuple[int, ...]) -> Output:
+    return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), output)
+
+
+class RecurrentActorCritic(ActorCritic):
+    """A policy and a state value that remember: hidden layers, then a memory each, then the heads.
+
+    Observations are sequences ``[T, N, ...]``, as :class:`~purejaxrl_ext.loops.memory.Recurrent` has them; for the
+    Representations see :func:`remember`.
 
     Attributes:
+        memory: a name in ``MEMORIES``.
         memory_size: units.
     """
 
+    memory: str = "gru"
     memory_size: int = 64
 
     def layers(self, params: PyTree) -> tuple[Layer, ...]:
@@ -85,22 +155,48 @@ class RecurrentActorCritic(ActorCritic):
         found: list[Layer] = []
         for part in self.parts:
             outgoing = [("params", f"{part}_memory", "input_kernel")]
-            found += torso_layers(params, part, f"{part}_torso", outgoing, self.torso.activation)
+            found += torso_layers(params, part, f"{part}_torso", outgoing, self.torso_of(part).activation)
         return tuple(found)
 
-    def initial_carry(self, num_envs: int) -> dict[str, Array]:
-        return {part: jnp.zeros((num_envs, self.memory_size)) for part in self.parts}
+    def initial_carry(self, num_envs: int) -> dict[str, PyTree]:
+        """The hidden states before an episode's first observation, by part."""
+        memory = MEMORIES[self.memory](self.memory_size, parent=None)
+        return {part: memory.initial_carry(num_envs) for part in self.parts}
 
     @nn.compact
-    def __call__(self, obs: Array, carry: dict[str, Array], start: Array) -> tuple[dict[str, Array], Output]:  # type: ignore[override]
-        lead = obs.shape[:2]
+    def __call__(self, obs: Array, carry: dict[str, PyTree], start: Array) -> tuple[dict[str, PyTree], Output]:  # type: ignore[override]
         after, seen = {}, []
         for part in self.parts:
-            below = self.torso.clone(parent=self, name=f"{part}_torso")(obs.reshape(-1, *obs.shape[2:]))
-            gru = GRU(self.memory_size, self.initializer, name=f"{part}_memory")
-            features = below.features.reshape(*lead, -1)
-            after[part], hidden, preactivations = gru(features, carry[part], start)
-            hidden, preactivations = (x.reshape(-1, x.shape[-1]) for x in (hidden, preactivations))
-            seen.append(Representation(hidden, (*below.preactivations, preactivations), "tanh"))
-        output = self._heads(seen[0], seen[-1])
-        return after, jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), output)
+            torso = self.torso_of(part).clone(parent=self, name=f"{part}_torso")
+            memory = MEMORIES[self.memory](self.memory_size, self.initializer, name=f"{part}_memory")
+            after[part], representation = remember(torso, memory, obs, carry[part], start)
+            seen.append(representation)
+        return after, _unflatten(self._heads(seen[0], seen[-1]), obs.shape[:2])
+
+
+class RecurrentQNetwork(QNetwork):
+    """Action values that remember: hidden layers, a memory, and the heads; as :class:`RecurrentActorCritic`.
+
+    Attributes:
+        memory: a name in ``MEMORIES``.
+        memory_size: units.
+    """
+
+    memory: str = "gru"
+    memory_size: int = 64
+
+    def layers(self, params: PyTree) -> tuple[Layer, ...]:
+        """The hidden layers below the memory, whose outgoing weights are its input's."""
+        outgoing = [("params", "critic_memory", "input_kernel")]
+        return tuple(torso_layers(params, "critic", "critic_torso", outgoing, self.torso.activation))
+
+    def initial_carry(self, num_envs: int) -> PyTree:
+        """The hidden state before an episode's first observation."""
+        return MEMORIES[self.memory](self.memory_size, parent=None).initial_carry(num_envs)
+
+    @nn.compact
+    def __call__(self, obs: Array, carry: PyTree, start: Array) -> tuple[PyTree, Output]:  # type: ignore[override]
+        torso = self.torso.clone(parent=self, name="critic_torso")
+        memory = MEMORIES[self.memory](self.memory_size, self.initializer, name="critic_memory")
+        carry, critic = remember(torso, memory, obs, carry, start)
+        return carry, _unflatten(self._heads(critic), obs.shape[:2])

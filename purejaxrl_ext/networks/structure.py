@@ -8,13 +8,14 @@ W_{l+1}, or of the heads; behind a convolution the rows of each position of the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from purejaxrl_ext.types import Array, PyTree
+from purejaxrl_ext.networks.torsos import ACTIVATIONS
+from purejaxrl_ext.types import Array, Output, PyTree
 
 Path = tuple[str, ...]
 
@@ -39,6 +40,30 @@ class Layer(NamedTuple):
     outgoing: tuple[Path, ...]
     activation: str
     scales: tuple[Path, ...] = ()
+
+
+def networks(params: PyTree) -> dict[str, tuple[str, ...]]:
+    """The top-level collections of each network, by :func:`parameter_group`.
+
+    What is in neither, as a shared torso, belongs to both actor and critic.
+
+    Returns:
+        names by "actor" and "critic"; {} of a network whose collections are called otherwise.
+    """
+    if not (isinstance(params, Mapping) and "params" in params):
+        return {}
+    groups: dict[str, list[str]] = {}
+    for name in params["params"]:
+        groups.setdefault(parameter_group(name), []).append(name)
+    if not {"actor", "critic"} <= set(groups):
+        return {}
+    common = [name for group, names in groups.items() if group not in ("actor", "critic") for name in names]
+    return {group: (*common, *groups[group]) for group in ("actor", "critic")}
+
+
+def pick(tree: PyTree, names: Sequence[str]) -> PyTree:
+    """Some top-level collections of parameters, or of a tree like them."""
+    return {name: tree["params"][name] for name in names}
 
 
 def parameter_group(name: str) -> str:
@@ -108,18 +133,48 @@ def outgoing_rows(kernel: Array, num_units: int) -> Array:
     return kernel.reshape(-1, num_units, kernel.shape[-1])
 
 
-def select_units(params: PyTree, fresh: PyTree, layer: Layer, chosen: Array, *, outgoing: float | None = 0.0) -> PyTree:
-    """Parameters in which the ``chosen [F]`` units have incoming weights (and scales) of ``fresh``, and outgoing ones set to a
-    number (None: left alone)."""
-    for path in (layer.kernel, layer.bias, *layer.scales):
-        if path:
-            params = put(params, path, jnp.where(_last(chosen, get(params, path)), get(fresh, path), get(params, path)))
-    for path in layer.outgoing if outgoing is not None else ():
-        kernel = get(params, path)
-        rows = outgoing_rows(kernel, chosen.shape[0])
-        changed = jnp.where(chosen[None, :, None], jnp.asarray(outgoing, kernel.dtype), rows)
-        params = put(params, path, changed.reshape(kernel.shape))
+def unit_outputs(output: Output, found: Sequence[Layer], params: PyTree) -> list[Array]:
+    """What the units of each layer say of a batch: ``[B, P, F]``, after the activation, for P positions of an image."""
+    said = []
+    for layer in found:
+        representation = output.critic if layer.network == "critic" else output.actor
+        width = get(params, layer.kernel).shape[-1]
+        x = representation.preactivations[layer.depth]
+        said.append(ACTIVATIONS[layer.activation](x).reshape(x.shape[0], -1, width))
+    return said
+
+
+def replace_units(
+    params: PyTree, fresh: PyTree, found: Sequence[Layer], chosen: Sequence[Array], outgoing: float = 0.0
+) -> PyTree:
+    """Parameters in which some units are others: incoming weights, biases and scales of ``fresh``, outgoing weights a number.
+
+    A weight between two of them is an outgoing one.
+
+    Args:
+        params, fresh: trees of one structure.
+        found: layers.
+        chosen: ``[F]`` bool of each layer.
+        outgoing: the number.
+    """
+    for layer, which in zip(found, chosen, strict=True):
+        for path in (layer.kernel, layer.bias, *layer.scales):
+            if path:
+                old = get(params, path)
+                params = put(params, path, jnp.where(_last(which, old), get(fresh, path), old))
+    for layer, which in zip(found, chosen, strict=True):
+        for path in layer.outgoing:
+            kernel = get(params, path)
+            rows = outgoing_rows(kernel, which.shape[0])
+            changed = jnp.where(which[None, :, None], jnp.asarray(outgoing, kernel.dtype), rows)
+            params = put(params, path, changed.reshape(kernel.shape))
     return params
+
+
+def weights_of_units(params: PyTree, found: Sequence[Layer], chosen: Sequence[Array]) -> PyTree:
+    """Bools like the parameters: which of them lead to or from the ``chosen`` units; see :func:`replace_units`."""
+    none = jax.tree.map(lambda x: jnp.zeros(x.shape, bool), params)
+    return replace_units(none, jax.tree.map(jnp.logical_not, none), found, chosen, outgoing=True)
 
 
 def _last(x: Array, like: Array) -> Array:
@@ -130,10 +185,10 @@ def _number(name: str) -> int:
     return int(name.rpartition("_")[2])
 
 
-def kernels(params: PyTree) -> dict[Path, Array]:
-    """All weights of two axes or more, by their paths: what is decayed, clipped or projected; biases and scales are not."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {tuple(k.key for k in path): leaf for path, leaf in leaves if leaf.ndim >= 2}
+def map_kernels(function: Callable[..., Array], params: PyTree, *others: PyTree) -> PyTree:
+    """Parameters with ``function(kernel, *others)`` in place of every weight of two axes or more: what is decayed, clipped or
+    projected. Biases and scales stay."""
+    return jax.tree.map(lambda x, *more: function(x, *more) if x.ndim >= 2 else x, params, *others)
 
 
 def fan_in(kernel: Array) -> int:

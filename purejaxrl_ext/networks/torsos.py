@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from purejaxrl_ext.errors import unknown_name
 from purejaxrl_ext.networks.init import initializers
 from purejaxrl_ext.types import Array, Representation
 
@@ -67,7 +68,7 @@ class Torso(nn.Module):
         hidden_sizes: widths of the dense layers.
         conv_layers: (features, kernel size, stride) of each convolution; used for images alone.
         activation: a name in ``ACTIVATIONS``.
-        initializer: ``"orthogonal"`` (√2, zero biases) or ``"fan_in"``.
+        initializer: ``"orthogonal"`` (√2, zero biases), ``"fan_in"`` or ``"he_normal"``.
         layer_norm: normalise before each activation; the pre-activations are then the normalised ones.
     """
 
@@ -76,6 +77,12 @@ class Torso(nn.Module):
     activation: str = "tanh"
     initializer: str = "orthogonal"
     layer_norm: bool = False
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            more = "A function gets a name by purejaxrl_ext.networks.ACTIVATIONS[name] = function."
+            raise ValueError(unknown_name("activation", str(self.activation), ACTIVATIONS, more))
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, obs: Array) -> Representation:

@@ -8,6 +8,7 @@ With c = 0 it is PPO, bit for bit (with all three variants at once, to the last 
 Variants, by Config:
 
     feature_layers     "last", or "all": every hidden layer's pre-activations, concatenated, one mean
+    feature_part       "preactivation", or "feature": φ is what the activation made of them
     feature_distance   "squared", or "cosine": 1 − cos(φ_θ(s), φ_old(s))
     feature_networks   "actor", or "both": the critic's drift is added
     feature_mode       "penalty", or "clip": no penalty; a sample whose drift exceeds ``feature_clip`` has weight 0 in the
@@ -41,8 +42,15 @@ class PFOHparams(ppo.PPOHparams):
     feature_clip: Any = hparam(0.1, 0.0)
 
 
-def drift(new: Representation, old: Representation, *, layers: str = "last", distance: str = "squared") -> Array:
-    """How far each sample's pre-activations have moved ``[B]``; 0 at the old parameters.
+def drift(
+    new: Representation,
+    old: Representation,
+    *,
+    layers: str = "last",
+    distance: str = "squared",
+    part: str = "preactivation",
+) -> Array:
+    """How far each sample's pre-activations (or last features) have moved ``[B]``; 0 at the old parameters.
 
     "squared" is the mean over dimensions of (φ − φ_old)²; "cosine" is 1 − φ·φ_old / (‖φ‖ ‖φ_old‖).
     """
@@ -52,7 +60,9 @@ def drift(new: Representation, old: Representation, *, layers: str = "last", dis
                 "PFO needs a network whose Output holds Representations: its features are what is kept near"
             )
     first = -1 if layers == "last" else 0
-    moved, reference = (jnp.concatenate(r.preactivations[first:], axis=-1) for r in (new, old))
+    moved, reference = (
+        r.features if part == "feature" else jnp.concatenate(r.preactivations[first:], axis=-1) for r in (new, old)
+    )
     if distance == "squared":
         return jnp.square(moved - reference).mean(axis=-1)
     # ε inside the root keeps the gradient at a zero vector finite.
@@ -67,6 +77,7 @@ def loss(
     *,
     layers: str = "last",
     distance: str = "squared",
+    part: str = "preactivation",
     networks: str = "actor",
     mode: str = "penalty",
     **ppo_options: Any,
@@ -75,9 +86,10 @@ def loss(
 
     ``networks="shared"`` says that actor and critic have one representation: its drift counts once, and gates both.
     """
-    drifts = [drift(output.actor, batch.old.actor, layers=layers, distance=distance)]
+    measure = partial(drift, layers=layers, distance=distance, part=part)
+    drifts = [measure(output.actor, batch.old.actor)]
     if networks == "both":
-        drifts.append(drift(output.critic, batch.old.critic, layers=layers, distance=distance))
+        drifts.append(measure(output.critic, batch.old.critic))
     penalty = functools.reduce(jnp.add, [d.mean() for d in drifts])
     if mode == "clip":
         acts = hparams.feature_coef > 0
@@ -99,8 +111,9 @@ def rule(config: Any, action_space: Any) -> Rule:
             loss,
             layers=config.feature_layers,
             distance=config.feature_distance,
+            part=config.feature_part,
             networks=networks,
             mode=config.feature_mode,
-            normalize_advantage=config.normalize_advantage,
+            normalize_advantage=config.normalize_advantage == "minibatch",
         )
     )

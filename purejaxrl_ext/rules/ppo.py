@@ -19,6 +19,7 @@ from flax import struct
 
 from purejaxrl_ext.networks import policies
 from purejaxrl_ext.rules import returns
+from purejaxrl_ext.rules.schedules import anneal
 from purejaxrl_ext.types import Array, Metrics, OptimizerHparams, Output, Rollout, Rule, hparam
 
 # exp() of a larger log-ratio overflows, and one such sample would cost the run (bounds of Moalla et al.'s code).
@@ -33,7 +34,9 @@ class PPOHparams(OptimizerHparams):
         gae_lambda: λ of GAE.
         clip_eps: ε, clip range of the ratio.
         value_clip_eps: ε_V, clip range of the value; infinite: no clipping.
+        clip_anneal_steps: ε falls linearly to 0 over so many environment steps; 0 keeps it constant.
         entropy_coef: c_H.
+        entropy_anneal_steps: the same of c_H.
         value_coef: c_V.
         target_kl: with ``stop_at_kl``, the ``approx_kl`` of a minibatch beyond which an update ends.
     """
@@ -43,8 +46,10 @@ class PPOHparams(OptimizerHparams):
     gamma: Any = hparam(0.99, 0.0, 1.0)
     gae_lambda: Any = hparam(0.95, 0.0, 1.0)
     clip_eps: Any = hparam(0.2, 0.0, open_low=True)
+    clip_anneal_steps: Any = hparam(0.0, 0.0)
     value_clip_eps: Any = hparam(float("inf"), 0.0, open_low=True)
     entropy_coef: Any = hparam(0.01, 0.0)
+    entropy_anneal_steps: Any = hparam(0.0, 0.0)
     value_coef: Any = hparam(0.5, 0.0)
     target_kl: Any = hparam(0.015, 0.0, open_low=True)
 
@@ -73,8 +78,8 @@ def act(output: Output, noise: Array | None, hparams: PPOHparams, env_steps: Arr
     return policies.sample(output.policy, noise)
 
 
-def targets(rollout: Rollout, hparams: PPOHparams) -> PPOBatch:
-    """GAE over ``[T, N]``, and G = A + V_old."""
+def targets(rollout: Rollout, hparams: PPOHparams, *, normalize_advantage: bool = False) -> PPOBatch:
+    """GAE over ``[T, N]``, and G = A + V_old; with ``normalize_advantage`` A is normalised over all of it, G is not."""
     old = rollout.output
     advantage = returns.gae(
         rollout.reward,
@@ -86,7 +91,9 @@ def targets(rollout: Rollout, hparams: PPOHparams) -> PPOBatch:
         hparams.gae_lambda,
     )
     log_prob = policies.log_prob(old.policy, rollout.action)
-    return PPOBatch(rollout.obs, rollout.action, advantage, advantage + old.value, log_prob, old)
+    target = advantage + old.value
+    advantage = normalize(advantage) if normalize_advantage else advantage
+    return PPOBatch(rollout.obs, rollout.action, advantage, target, log_prob, old)
 
 
 def surrogate(ratio: Array, advantage: Array, clip_eps: Array | float) -> Array:
@@ -103,7 +110,7 @@ def value_loss(
 
 
 def normalize(advantage: Array) -> Array:
-    """Zero mean, unit standard deviation over the minibatch."""
+    """Zero mean, unit standard deviation."""
     return (advantage - advantage.mean()) / (advantage.std() + 1e-8)
 
 
@@ -122,7 +129,7 @@ def loss(
         output: of the current network on ``batch.obs``.
         batch: the minibatch.
         hparams: ε, ε_V, c_V, c_H.
-        normalize_advantage: per minibatch.
+        normalize_advantage: over this minibatch.
         weight, value_weight: ``[B]`` weight of each sample in L_π and L_V (1 in PPO).
 
     Returns:
@@ -161,12 +168,22 @@ def diagnose(start: Output, end: Output, batch: PPOBatch, hparams: PPOHparams) -
     }
 
 
+def schedule(hparams: PPOHparams, env_steps: Array) -> PPOHparams:
+    """ε and c_H after so many environment steps."""
+    return hparams.replace(
+        clip_eps=anneal(hparams.clip_eps, hparams.clip_anneal_steps, env_steps),
+        entropy_coef=anneal(hparams.entropy_coef, hparams.entropy_anneal_steps, env_steps),
+    )
+
+
 def rule(config: Any, action_space: Any) -> Rule:
     """PPO's functions for a config and an action space."""
+    whole = config.normalize_advantage == "batch"
     return Rule(
         noise=partial(policies.noise, space=action_space),
         act=act,
-        targets=targets,
-        loss=partial(loss, normalize_advantage=config.normalize_advantage),
+        targets=partial(targets, normalize_advantage=True) if whole else targets,
+        loss=partial(loss, normalize_advantage=config.normalize_advantage == "minibatch"),
         diagnose=diagnose,
+        schedule=schedule,
     )

@@ -29,6 +29,7 @@ from flax import struct
 from purejaxrl_ext.networks import policies
 from purejaxrl_ext.rules import returns
 from purejaxrl_ext.rules.ppo import act
+from purejaxrl_ext.rules.schedules import anneal
 from purejaxrl_ext.types import Array, Metrics, OptimizerHparams, Output, Rollout, Rule, hparam
 
 
@@ -38,12 +39,14 @@ class REINFORCEHparams(OptimizerHparams):
     Attributes:
         gamma: discount γ.
         entropy_coef: c_H.
+        entropy_anneal_steps: it falls linearly to 0 over so many environment steps; 0 keeps it constant.
         value_coef: c_V.
     """
 
     learning_rate: Any = hparam(1e-3, 0.0, open_low=True)
     gamma: Any = hparam(0.99, 0.0, 1.0)
     entropy_coef: Any = hparam(0.0, 0.0)
+    entropy_anneal_steps: Any = hparam(0.0, 0.0)
     value_coef: Any = hparam(0.5, 0.0)
 
 
@@ -106,6 +109,11 @@ def loss(
     return total, metrics | {"entropy": entropy / steps}
 
 
+def schedule(hparams: REINFORCEHparams, env_steps: Array) -> REINFORCEHparams:
+    """c_H after so many environment steps."""
+    return hparams.replace(entropy_coef=anneal(hparams.entropy_coef, hparams.entropy_anneal_steps, env_steps))
+
+
 def rule(config: Any, action_space: Any) -> Rule:
     """REINFORCE's functions for a config and an action space."""
     return Rule(
@@ -118,4 +126,5 @@ def rule(config: Any, action_space: Any) -> Rule:
             discounted_visits=config.discounted_visits,
         ),
         loss=partial(loss, baseline=config.baseline),
+        schedule=schedule,
     )

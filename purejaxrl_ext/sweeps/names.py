@@ -14,6 +14,7 @@ VARIABLES = {
     "num_episodes": ("episodes that ended", "episodes"),
     "eval_return": ("mean return of greedy episodes", "reward"),
     "value": ("mean estimated value", "reward"),
+    "value_std": ("standard deviation of estimated values", "reward"),
     "td_error": ("mean absolute TD error", "reward"),
     "loss": ("loss", "1"),
     "policy_loss": ("policy loss", "1"),
@@ -22,10 +23,13 @@ VARIABLES = {
     "entropy": ("policy entropy", "nats"),
     "approx_kl": ("estimated KL divergence of the policy from the one before the update", "nats"),
     "kl": ("KL divergence of the policy from the one before the update", "nats"),
+    "minibatches_skipped": ("minibatches skipped after the KL stop", "minibatches"),
     "clip_fraction": ("fraction of samples whose ratio is clipped", "1"),
     "ratio_above": ("mean probability ratio of samples above the clip range", "1"),
     "ratio_below": ("mean probability ratio of samples below the clip range", "1"),
     "grad_norm": ("gradient norm before clipping", "1"),
+    "actor_grad_norm": ("actor's gradient norm before clipping", "1"),
+    "critic_grad_norm": ("critic's gradient norm before clipping", "1"),
     "policy_variance": ("variance of the policy", "1"),
 }
 # Of one network's last hidden layer.

@@ -1,0 +1,66 @@
+"""CHAIN (Tang & Berseth 2024, arXiv 2409.04792): what a step changes on samples that it was not made for, its churn, costs.
+
+    L ← L + λ E_s[ KL(π_prev(·|s) ‖ π_θ(·|s)) ] + λ_V E_s[ (V_θ(s) − V_prev(s))² ]          with a policy
+    L ← L + λ E_s,a[ (Q_θ(s, a) − Q_prev(s, a))² ]                                           with action values, all actions
+
+s being samples of the same update drawn apart from the minibatch. The network as it is has no churn yet, so the last step's
+stands in for the next one's: prev is two steps before what this step makes, as in the authors' code, where the newest of the
+networks kept is the present one. ``chain_coef`` is λ, ``chain_value_coef`` λ_V (0 by default, and not read without a policy). The
+authors tune λ for each task, or adapt it to the size of the other loss; here it is constant.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from purejaxrl_ext.interventions.base import Context, Intervention
+from purejaxrl_ext.networks import policies
+from purejaxrl_ext.types import Array, Learner, Metrics, Net, Output, PyTree, hparam
+
+
+class Past(NamedTuple):
+    """Parameters one and two steps before those that the next step makes."""
+
+    one: PyTree
+    two: PyTree
+
+
+def begin(key: Array, params: PyTree) -> Past:
+    """Both as at the start."""
+    return Past(params, params)
+
+
+def penalty(net: Net, params: PyTree, memory: Past, part: PyTree, other: PyTree, hparams: Any) -> tuple[Array, Metrics]:
+    """The churn on ``other``; metrics ``policy_churn`` and ``value_churn``."""
+    now, before = (net.evaluate(p, other)[0] for p in (params, memory.two))
+    logged = churn(now, before)
+    by_policy = "policy_churn" in logged
+    value_coef = hparams.chain_value_coef if by_policy else hparams.chain_coef
+    total = value_coef * logged["value_churn"] + (hparams.chain_coef * logged["policy_churn"] if by_policy else 0.0)
+    return total, logged
+
+
+def churn(now: Output, before: Output) -> Metrics:
+    """KL of the policies, where there are any, and mean squared difference of the values."""
+    name = "q_values" if isinstance(now.q_values, jax.Array) else "value"
+    logged = {"value_churn": jnp.square(getattr(now, name) - getattr(before, name)).mean()}
+    if now.policy != ():
+        logged["policy_churn"] = policies.kl_divergence(before.policy, now.policy).mean()
+    return logged
+
+
+def remember(net: Net, learner: Learner, context: Context) -> Learner:
+    """The present parameters become those of one step before."""
+    return learner.replace(memory=Past(learner.params, learner.memory.one))
+
+
+CHAIN = Intervention(
+    "chain",
+    {"chain_coef": hparam(1.0, 0.0), "chain_value_coef": hparam(0.0, 0.0)},
+    init=begin,
+    penalty=penalty,
+    each=remember,
+)

@@ -1,0 +1,140 @@
+"""An optimiser's state taken apart: the moments that belong to parameters, and the steps that they have seen.
+
+Adam's moments start at 0, and are divided by 1 − βᵗ for the t steps since then. optax has one t for all parameters: of those whose
+moments are put to 0 later, the first step would be (1 − β₁) / √(1 − β₂) times too long, 3.2 times at (.9, .999). So an intervention
+that does this asks for an Adam in which every parameter counts its own steps (:func:`aged`):
+
+    m̂ = m / (1 − β₁ᵏ),  v̂ = v / (1 − β₂ᵏ),   k the steps since the parameter's moments were 0
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from purejaxrl_ext.networks.structure import networks, pick
+from purejaxrl_ext.types import Array, PyTree
+
+
+class Ages(NamedTuple):
+    """Steps ``[...]`` int32 that the moments of each parameter have seen; a tree like the parameters."""
+
+    steps: PyTree
+
+
+class AgedAdamState(NamedTuple):
+    """Adam's own state, and ages."""
+
+    adam: optax.ScaleByAdamState
+    ages: Ages
+
+
+def scale_by_aged_adam(b1: Any, b2: Any, eps: Any) -> optax.GradientTransformation:
+    """``optax.scale_by_adam`` in which every parameter counts its own steps; as long as none began anew, bit for bit that."""
+    plain = optax.scale_by_adam(b1, b2, eps)
+
+    def init(params: PyTree) -> AgedAdamState:
+        return AgedAdamState(plain.init(params), Ages(jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.int32), params)))
+
+    def update(grads: PyTree, state: AgedAdamState, params: PyTree = None) -> tuple[PyTree, AgedAdamState]:
+        common, adam = plain.update(grads, state.adam, params)
+        ages = jax.tree.map(lambda age: age + 1, state.ages.steps)
+
+        def direction(common: Array, m: Array, v: Array, age: Array) -> Array:
+            own = (m / _correction(b1, age)) / (jnp.sqrt(v / _correction(b2, age)) + eps)
+            return jnp.where(age == adam.count, common, own)
+
+        return jax.tree.map(direction, common, adam.mu, adam.nu, ages), AgedAdamState(adam, Ages(ages))
+
+    return optax.GradientTransformation(init, update)
+
+
+def _correction(decay: Array, age: Array) -> Array:
+    """1 − βᵏ."""
+    return -jnp.expm1(age * jnp.log(decay))
+
+
+def aged(optimizer: Callable[..., Any]) -> Callable[..., Any]:
+    """An optimiser in which every parameter counts its own steps, if it is one that takes a ``scale_by_adam``; else itself."""
+    takes = "scale_by_adam" in inspect.signature(optimizer).parameters
+    return functools.partial(optimizer, scale_by_adam=scale_by_aged_adam) if takes else optimizer
+
+
+def map_moments(function: Callable[..., Array], opt_state: PyTree, params: PyTree, *others: PyTree) -> PyTree:
+    """The optimiser's state with ``function(moment, *others)`` in place of every moment of every parameter.
+
+    A moment is a leaf of a part of the state that has the parameters' structure (Adam's m and v, a momentum, ...); the rest,
+    such as a count of steps, stays. With separate optimisers those parts have the structure of one network's parameters.
+
+    Args:
+        function: from a moment, and what the trees ``others`` have in its parameter's place.
+        opt_state: the state.
+        params: the parameters; ``others`` are trees of their structure.
+    """
+    return _map_parts(
+        lambda part, *like: jax.tree.map(function, part, *like), lambda part: part, opt_state, params, *others
+    )
+
+
+def moments(opt_state: PyTree, params: PyTree) -> list[PyTree]:
+    """The moments, each a tree with the structure of the parameters (of one network's, where optimisers are separate)."""
+    found: list[PyTree] = []
+
+    def note(part: PyTree) -> PyTree:
+        found.append(part)
+        return part
+
+    _map_parts(note, lambda part: part, opt_state, params)
+    return found
+
+
+def restart(opt_state: PyTree, params: PyTree, where: PyTree) -> PyTree:
+    """The optimiser's state with moments, and ages if it has them, at 0 for the parameters ``where`` a tree of bools says so."""
+
+    def zero(part: PyTree, chosen: PyTree) -> PyTree:
+        return jax.tree.map(lambda x, c: jnp.where(c, jnp.zeros((), x.dtype), x), part, chosen)
+
+    def of_ages(part: PyTree) -> PyTree:
+        return Ages(_map_parts(zero, lambda rest: rest, part.steps, params, where)) if isinstance(part, Ages) else part
+
+    return _map_parts(zero, of_ages, opt_state, params, where)
+
+
+def restart_counts(opt_state: PyTree, params: PyTree) -> PyTree:
+    """The optimiser's state with all counts of steps at 0 and its moments as they are."""
+
+    def zero(part: PyTree) -> PyTree:
+        whole = all(jnp.issubdtype(x.dtype, jnp.integer) for x in jax.tree.leaves(part))
+        return jax.tree.map(jnp.zeros_like, part) if whole else part
+
+    return _map_parts(lambda part: part, zero, opt_state, params)
+
+
+def _map_parts(
+    change: Callable[..., PyTree],
+    change_rest: Callable[[PyTree], PyTree],
+    opt_state: PyTree,
+    params: PyTree,
+    *others: PyTree,
+) -> PyTree:
+    """``change(part, *others)`` of the parts of a state that have the structure of all parameters, or of one network's, and
+    ``change_rest`` of the leaves, and ages, between them."""
+    likes = {jax.tree.structure(params): others}
+    for names in networks(params).values():
+        likes[jax.tree.structure(pick(params, names))] = tuple(pick(tree, names) for tree in others)
+
+    def whole(part: PyTree) -> bool:
+        return isinstance(part, Ages) or jax.tree.structure(part) in likes
+
+    def each(part: PyTree) -> PyTree:
+        if isinstance(part, Ages) or not whole(part):
+            return change_rest(part)
+        return change(part, *likes[jax.tree.structure(part)])
+
+    return jax.tree.map(each, opt_state, is_leaf=whole)
