@@ -123,7 +123,7 @@ def find(source: str | Path | xr.Dataset, arm: Any, seed: int, cell: dict[str, f
     unknown = sorted(set(cell) - set(coords))
     if unknown:
         raise ValueError(unknown_name("swept setting", unknown[0], [name for name in coords if name != "seed"]))
-    arm, wanted = _pick_arm(arms, arm), {"seed": seed} | cell
+    wanted = {"seed": seed} | cell
     found = {name: _pick(name, list(values), wanted.get(name)) for name, values in coords.items()}
     return Labels(arm, int(found.pop("seed")), found)
 
