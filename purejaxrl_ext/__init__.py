@@ -14,6 +14,11 @@ from purejaxrl_ext.loops import evaluate, train
 from purejaxrl_ext.networks import Categorical, Gaussian, TanhGaussian
 from purejaxrl_ext.sweeps import Policy, best, initialize, launch, load, load_state, policy, resume, sweep
 from purejaxrl_ext.types import Algorithm, Learner, Net, Output, Representation, Rollout, Rule, State, hparam
+from purejaxrl_ext.sweeps import (
+    load_states,
+    replay,
+    saved_updates,
+)
 
 # Modules that notebooks and scripts call by name, ``from purejaxrl_ext import plots``: each is imported when first asked for.
 _MODULES = {

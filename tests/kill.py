@@ -35,7 +35,7 @@ def main(path: Path, *names: str) -> None:
     if (path / "config.json").exists():
         prx.resume(path, arms=named, **SLOW)
     else:
-        prx.sweep(named, seeds=SEEDS, total_steps=UPDATES * 16, out=path, wave_size=2, **SLOW)
+        prx.sweep(named, seeds=SEEDS, total_steps=UPDATES * 16, out=path, wave_size=2, save_every=5, **SLOW)
 
 
 if __name__ == "__main__":

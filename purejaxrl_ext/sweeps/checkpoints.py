@@ -157,10 +157,12 @@ class Arrays(ocp.args.CheckpointArgs):
 class Checkpoints:
     """The checkpoints of one wave of one arm: written in the background, atomically; the last ``keep`` stay.
 
+    Those of updates that ``keep_every`` divides stay too (0: none).
+
     Each process keeps its own waves' and waits for no other.
     """
 
-    def __init__(self, path: Path, arm: str, wave: str, keep: int = 2):
+    def __init__(self, path: Path, arm: str, wave: str, keep: int = 2, keep_every: int = 0):
         where = folder(path, arm, wave).absolute()
         where.mkdir(parents=True, exist_ok=True)
         alone = ocp.options.MultiprocessingOptions()
@@ -171,7 +173,11 @@ class Checkpoints:
         # what another still waits for.
         at_once = ocp.options.AsyncOptions(create_directories_asynchronously=False)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=False, multiprocessing_options=alone, async_options=at_once
+            max_to_keep=keep,
+            keep_period=keep_every or None,
+            create=False,
+            multiprocessing_options=alone,
+            async_options=at_once,
         )
         self.where, self.saved = where, False
         self.manager = ocp.CheckpointManager(where, item_handlers=ArraysHandler(), options=options)
@@ -217,8 +223,7 @@ class Checkpoints:
             MismatchError: a checkpoint is of another State than ``one``'s.
             OSError: the disk cannot be read.
         """
-        shapes = jax.tree.map(lambda x: np.empty((num_runs, *x.shape), x.dtype), one.replace(update=()))
-        target = Snapshot(shapes.replace(update=np.zeros((), np.int32)), np.zeros(num_runs, np.int32))
+        target = like(one, num_runs)
         for update in sorted(self.manager.all_steps(), reverse=True):
             try:
                 found = self.manager.restore(update, args=Arrays(target))
@@ -243,6 +248,12 @@ class Checkpoints:
                 file.rename(aside)
                 self.manager.reload()
         return None
+
+
+def like(one: State, num_runs: int) -> Snapshot:
+    """What a checkpoint of so many runs looks like; ``one``: shapes of one, its key as data."""
+    shapes = jax.tree.map(lambda x: np.empty((num_runs, *x.shape), x.dtype), one.replace(update=()))
+    return Snapshot(shapes.replace(update=np.zeros((), np.int32)), np.zeros(num_runs, np.int32))
 
 
 def folder(path: Path, arm: str, wave: str) -> Path:

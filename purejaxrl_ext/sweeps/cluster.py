@@ -13,7 +13,6 @@ a slow machine holds nobody up, and a run can be resumed by any number of proces
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import jax
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.sweeps.checkpoints import remake
 from purejaxrl_ext.sweeps.guards import run_path
+from purejaxrl_ext.sweeps.logs import loggers
 from purejaxrl_ext.sweeps.results import read_config
 from purejaxrl_ext.sweeps.sweep import Arms, create, extend, resume, unfinished
 
@@ -72,7 +72,7 @@ def launch(
     progress: bool = True,
     checkpoint_seconds: float = 60.0,
     keep_checkpoints: int = 2,
-    log: Sequence[Any] = (),
+    log: Any = (),
     **settings: Any,
 ) -> list[Any]:
     """Start a sweep as one job per arm.
@@ -112,4 +112,4 @@ def launch(
         except ValueError as error:
             raise ValueError(f"arms[{name!r}] could not be made again by a job: {error}") from error
     how = {"progress": progress, "checkpoint_seconds": checkpoint_seconds, "keep_checkpoints": keep_checkpoints}
-    return [executor.submit(_Work(), str(path), name, how | {"log": tuple(log)}) for name in unfinished(path, arms)]
+    return [executor.submit(_Work(), str(path), name, how | {"log": loggers(log)}) for name in unfinished(path, arms)]

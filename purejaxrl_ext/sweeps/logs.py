@@ -34,7 +34,7 @@ import google_crc32c  # what zarr has its checksums from
 import numpy as np
 
 from purejaxrl_ext.analysis import stats
-from purejaxrl_ext.errors import check
+from purejaxrl_ext.errors import check, unknown_name
 from purejaxrl_ext.sweeps import results
 from purejaxrl_ext.sweeps.locks import hold
 
@@ -49,6 +49,27 @@ class Logger(Protocol):
     def log(self, arm: str, env_steps: np.ndarray, metrics: Mapping[str, np.ndarray]) -> None: ...
 
     def close(self) -> None: ...
+
+
+def loggers(log: Any) -> tuple[Logger, ...]:
+    """What ``log=`` stands for: a logger, or several, each an object or the name ``"tensorboard"`` or ``"wandb"``.
+
+    Raises:
+        ValueError: another name, a class in place of an object, or what lacks a logger's methods.
+    """
+    several = isinstance(log, Sequence) and not isinstance(log, str)
+    return tuple(_logger(one) for one in ((log,) if not several else log)) if log is not None else ()
+
+
+def _logger(one: Any) -> Logger:
+    if isinstance(one, str):
+        kinds: dict[str, Callable[[], Logger]] = {"tensorboard": TensorBoard, "wandb": lambda: WandB("purejaxrl_ext")}
+        if one not in kinds:
+            raise ValueError(unknown_name("logger", one, kinds))
+        return kinds[one]()
+    fits = not isinstance(one, type) and all(callable(getattr(one, name, None)) for name in ("open", "log", "close"))
+    check(fits, "log", one, 'a logger such as logs.TensorBoard(), a list of such, or "tensorboard" or "wandb"')
+    return one
 
 
 @contextlib.contextmanager

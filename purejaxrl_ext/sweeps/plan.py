@@ -1,4 +1,4 @@
-"""What a sweep is: arms, grid, seeds, and the waves that its seeds run in; how it is made, stored and grown.
+"""What a sweep is: arms, grid, seeds, and the waves that its seeds run in.
 
 An arm's seeds run in **waves**, one after another, each all grid cells of some seeds. They are of one width (spare places
 repeat a seed), and so one program with one result, however many there are; unless they do not fit into memory any more, or
@@ -9,10 +9,8 @@ checkpointed and resumed; a block of seeds is what a process has to itself.
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -20,13 +18,11 @@ import numpy as np
 import xarray as xr
 
 from purejaxrl_ext.errors import check
-from purejaxrl_ext.sweeps import arguments, checkpoints, guards, results
-from purejaxrl_ext.sweeps.arguments import Arms
-from purejaxrl_ext.sweeps.locks import hold
-from purejaxrl_ext.types import Algorithm, abstract_key
-
-# Seeds of a block of the store, at least: a run that gets more seeds shall not have a file and a lock for each.
-SEED_BLOCK = 32
+from purejaxrl_ext.sweeps import checkpoints, results
+from purejaxrl_ext.sweeps import probes as probing
+from purejaxrl_ext.sweeps.arguments import TAKEN
+from purejaxrl_ext.sweeps.probes import GreedyReturn, Probe
+from purejaxrl_ext.types import Algorithm, PyTree, abstract_key
 
 
 class Wave(NamedTuple):
@@ -53,7 +49,11 @@ class Plan:
         waves: of each arm.
         wave_size: the most seeds of a wave that were asked for; None: as many as fit.
         total_steps: environment steps of each run.
-        eval_every, eval_episodes: see :func:`~purejaxrl_ext.sweeps.sweep.sweep`.
+        eval_every, eval_episodes, eval_common_starts, probe_every, save_every: see
+            :func:`~purejaxrl_ext.sweeps.sweep.sweep`.
+        probes: functions by name.
+        dims: dimensions of the arms.
+        labels: each arm's, along ``dims``.
     """
 
     arms: dict[str, Algorithm]
@@ -63,8 +63,14 @@ class Plan:
     waves: dict[str, list[Wave]]
     wave_size: int | None
     total_steps: int
-    eval_every: int
-    eval_episodes: int
+    eval_every: int = 0
+    eval_episodes: int = 32
+    eval_common_starts: bool = False
+    probes: dict[str, Callable] = field(default_factory=dict)
+    probe_every: int = 0
+    save_every: int = 0
+    dims: tuple[str, ...] = ("arm",)
+    labels: dict[str, tuple] = field(default_factory=dict)
 
     @property
     def seeds(self) -> list[int]:
@@ -86,10 +92,38 @@ class Plan:
             env_steps[i, :count] = (np.arange(count) + 1.0) * algorithm.steps_per_update
         return results.blank(list(self.arms), self.grid, self.slots, env_steps)
 
+    def all_probes(self) -> list[Probe]:
+        """Evaluation, if it is asked for, and the probes."""
+        evaluation = GreedyReturn(self.eval_episodes, self.eval_common_starts)
+        first = [Probe("evaluation", evaluation, self.eval_every)] if self.eval_every else []
+        return first + [Probe(name, function, self.probe_every) for name, function in self.probes.items()]
+
+    def stops(self) -> list[int]:
+        """Every so many updates something happens between chunks."""
+        return [every for every in (self.save_every, *(p.every for p in self.all_probes())) if every]
+
+    def is_chosen(self, arm: str, update: int) -> bool:
+        """Whether the State after ``update`` updates is kept for good."""
+        return update == self.num_updates(arm) or (self.save_every > 0 and update % self.save_every == 0)
+
     def metrics(self) -> list[str]:
-        """Names of all arms' metrics."""
-        names = dict.fromkeys(name for algorithm in self.arms.values() for name in metric_names(algorithm))
-        return [*names, *(["eval_return"] if self.eval_every else [])]
+        """Names of all arms' metrics.
+
+        Raises:
+            ValueError: an arm's metric is no scalar or its step changes the State's structure; a probe's metric is none, or has
+                a name that is taken.
+        """
+        names: dict[str, None] = {}
+        for arm, algorithm in self.arms.items():
+            taken = dict.fromkeys([*metric_names(algorithm, arm), *TAKEN, *self.grid, *self.dims], "the sweep's own")
+            names |= dict.fromkeys(metric_names(algorithm, arm))
+            for probe in self.all_probes():
+                for name in probing.metric_names(probe, algorithm):
+                    where = f"the metrics of probes[{probe.name!r}]"
+                    check(name not in taken, where, name, f"of another name: it is {taken.get(name)}")
+                    taken[name] = f"that of probes[{probe.name!r}]"
+                    names[name] = None
+        return list(names)
 
     def config(self) -> dict[str, Any]:
         return {
@@ -98,9 +132,15 @@ class Plan:
             "grid": self.grid,
             "eval_every": self.eval_every,
             "eval_episodes": self.eval_episodes,
+            "eval_common_starts": self.eval_common_starts,
+            "probes": {name: checkpoints.plain(function) for name, function in self.probes.items()},
+            "probe_every": self.probe_every,
+            "save_every": self.save_every,
+            "dims": list(self.dims),
             "arms": {
                 name: {
                     "env": a.env_name,
+                    "labels": list(self.labels.get(name, (name,))),
                     "settings": {k: checkpoints.plain(v) for k, v in a.settings.items()},
                     "steps_per_update": a.steps_per_update,
                     "num_updates": self.num_updates(name),
@@ -115,10 +155,38 @@ class Plan:
 
 
 @functools.lru_cache(maxsize=1024)
-def metric_names(algorithm: Algorithm) -> tuple[str, ...]:
-    """What a step logs. Kept, since it takes tracing a step, and every wave asks."""
-    state = jax.eval_shape(algorithm.init, abstract_key())
-    return tuple(jax.eval_shape(algorithm.step, state)[1])
+def metric_names(algorithm: Algorithm, arm: str) -> tuple[str, ...]:
+    """What a step of an arm logs. Kept, since it takes tracing a step, and every wave asks.
+
+    Raises:
+        ValueError: a metric is no scalar, or the State after a step is of another structure.
+    """
+    before = jax.eval_shape(algorithm.init, abstract_key())
+    after, logged = jax.eval_shape(algorithm.step, before)
+    for name, x in logged.items():
+        check(
+            x.shape == (),
+            f"arm {arm!r}: the shape of metric {name!r}",
+            x.shape,
+            "(): a metric of a sweep is one number per update; train takes others",
+        )
+    old, new = (_shapes(state) for state in (before, after))
+    changed = [
+        f"{path}: {old.get(path, 'nothing')} became {new.get(path, 'nothing')}"
+        for path in sorted(old.keys() | new.keys())
+        if old.get(path) != new.get(path)
+    ]
+    if changed:
+        raise ValueError(
+            f"arm {arm!r}: a step must give a State of the structure, shapes and types that it was given, and this one "
+            f"changes it: {'; '.join(changed[:5])}"
+        )
+    return tuple(logged)
+
+
+def _shapes(tree: PyTree) -> dict[str, str]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}" for path, x in leaves}
 
 
 def place(seeds: list[int], share: int, seed_block: int) -> list[int]:
@@ -150,113 +218,3 @@ def cut(slots: list[int], seed_block: int, width: int, start: int = 0) -> list[W
 
 def _held(slots: list[int]) -> int:
     return sum(seed != results.PADDING for seed in slots)
-
-
-def make(
-    arms: Arms,
-    total_steps: int,
-    num_seeds: int | None,
-    seeds: Sequence[int] | None,
-    grid: Mapping[str, Sequence[float]] | None,
-    eval_every: int,
-    eval_episodes: int,
-    wave_size: int | None,
-    on_disk: bool,
-) -> Plan:
-    named = arguments.named(arms)
-    listed = arguments.listed_seeds(num_seeds, seeds)
-    values = arguments.checked_grid(named, grid or {})
-    check(eval_every >= 0, "eval_every", eval_every, "0 or greater")
-    check(eval_episodes > 0, "eval_episodes", eval_episodes, "greater than 0")
-    check(total_steps > 0, "total_steps", total_steps, "greater than 0")
-    whole = wave_size is None or (isinstance(wave_size, int) and wave_size > 0)
-    check(whole, "wave_size", wave_size, "None or an int of at least 1")
-    share = -(-len(listed) // jax.process_count())
-    block = max(share, SEED_BLOCK) if on_disk else share
-    slots = place(listed, share, block)
-    waves = {name: cut(slots, block, min(wave_size or share, share)) for name in named}
-    plan = Plan(named, values, slots, block, waves, wave_size, int(total_steps), eval_every, eval_episodes)
-    plan.metrics()  # An arm that cannot train fails here, before anything is written.
-    return plan
-
-
-def stored(path: Path, config: dict[str, Any], given: dict[str, Algorithm]) -> Plan:
-    """The plan that a run's ``config.json`` holds, its arms made again or as given."""
-    guards.check_conditions(path, config)
-    return Plan(
-        arms={
-            name: checkpoints.arm_algorithm(path, name, arm["settings"], given.get(name))
-            for name, arm in config["arms"].items()
-        },
-        grid=config["grid"],
-        slots=config["slots"],
-        seed_block=config["seed_block"],
-        waves={name: [Wave(*wave) for wave in waves] for name, waves in config["waves"].items()},
-        wave_size=config.get("wave_size"),
-        total_steps=config["total_steps"],
-        eval_every=config["eval_every"],
-        eval_episodes=config["eval_episodes"],
-    )
-
-
-def grown(
-    path: Path,
-    config: dict[str, Any],
-    arms: Arms | None,
-    total_steps: int | None,
-    num_seeds: int | None,
-    seeds: Sequence[int] | None,
-) -> Plan:
-    """A run's plan with more steps, arms and seeds."""
-    given = {} if arms is None else arguments.named(arms)
-    plan = stored(path, config, given)
-    if total_steps is not None:
-        check(total_steps >= plan.total_steps, "total_steps", total_steps, f"at least the run's {plan.total_steps}")
-        plan.total_steps = int(total_steps)
-    _add_arms(plan, given)
-    if num_seeds is not None or seeds is not None:
-        _add_seeds(plan, arguments.listed_seeds(num_seeds, seeds))
-    return plan
-
-
-def has_grown(plan: Plan, config: dict[str, Any]) -> bool:
-    now = json.loads(json.dumps(plan.config()))
-    return now != {key: config.get(key) for key in now}
-
-
-def _add_arms(plan: Plan, given: dict[str, Algorithm]) -> None:
-    new = {name: algorithm for name, algorithm in given.items() if name not in plan.arms}
-    arguments.checked_grid(new, plan.grid)
-    widest = max(wave.width for waves in plan.waves.values() for wave in waves)
-    plan.arms = plan.arms | new
-    for name in new:
-        plan.waves[name] = cut(plan.slots, plan.seed_block, widest)
-
-
-def _add_seeds(plan: Plan, seeds: list[int]) -> None:
-    missing = sorted(set(plan.seeds) - set(seeds))
-    check(not missing, "seeds", seeds, f"all that the run has and more; {missing[:10]} are missing")
-    new, held = [s for s in seeds if s not in plan.seeds], len(plan.slots)
-    if not new:
-        return
-    share = -(-len(new) // jax.process_count())
-    plan.slots = plan.slots + place(new, share, plan.seed_block)
-    for waves in plan.waves.values():
-        width = max(waves[-1].width, min(share, plan.wave_size or share))
-        waves += cut(plan.slots, plan.seed_block, width, held)
-
-
-def store_config(path: Path, plan: Plan) -> None:
-    """Write what a run is; what else its ``config.json`` holds stays."""
-    file = path / "config.json"
-    before = results.read_config(path) if file.exists() else results.provenance()
-    results.write_json(file, before | plan.config())
-
-
-def note_conditions(path: Path) -> None:
-    """Add to ``config.json`` with what versions, device and commit a run goes on, if with others than so far."""
-    with hold(path, "config", "config.json", wait=True):
-        config, now = results.read_config(path), results.provenance()
-        known = [{key: config[key] for key in now}, *config.get("resumed_with", [])]
-        if now not in known:
-            results.write_json(path / "config.json", config | {"resumed_with": [*known[1:], now]})

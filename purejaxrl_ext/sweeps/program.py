@@ -261,6 +261,11 @@ def compiled(algorithm: Algorithm, runs: Runs) -> Program:
     return program(algorithm.loop, runs.axes, runs.devices, together(algorithm), len(runs.keys))
 
 
+def side_by_side(algorithm: Algorithm, runs: Runs) -> SideBySide:
+    """The functions of a wave's runs."""
+    return SideBySide(algorithm.loop, runs.axes, runs.devices, together(algorithm))
+
+
 def together(algorithm: Algorithm) -> int:
     """Runs that a CPU core vmaps at once: as many as its caches hold. Accelerators take all.
 

@@ -26,6 +26,7 @@ import xarray as xr
 import zarr
 
 from purejaxrl_ext.errors import check
+from purejaxrl_ext.sweeps import dims as dims_of_arms
 from purejaxrl_ext.sweeps import guards, names
 
 # A Zarr chunk is a file, which costs a millisecond to write however small it is; but each save writes the newest again.
@@ -148,8 +149,12 @@ def load(path: str | Path) -> xr.Dataset:
         raise FileNotFoundError(f"path={str(path)!r} has no results yet: the run is being made")
     dataset = dataset.isel(seed=np.flatnonzero(dataset["seed"].values != PADDING))
     dataset = dataset[sorted(dataset.data_vars, key=str)].load()
-    arms = config["arms"].values()
-    return described(dataset, config["total_steps"], [arm["env"] for arm in arms]).assign_attrs(path=str(path))
+    arms = config["arms"]
+    envs = [arm["env"] for arm in arms.values()]
+    dataset = described(dataset, config["total_steps"], envs).assign_attrs(path=str(path))
+    # Arms that are being added are not in the store yet.
+    labels = [arms[name]["labels"] for name in dataset["arm"].values.tolist()]
+    return dims_of_arms.spread(dataset, config["dims"], labels)
 
 
 def described(dataset: xr.Dataset, total_steps: int, envs: list[str]) -> xr.Dataset:
@@ -163,6 +168,13 @@ def described(dataset: xr.Dataset, total_steps: int, envs: list[str]) -> xr.Data
     for name, variable in dataset.variables.items():
         variable.attrs.update(names.described(str(name)))
     return dataset.assign_attrs(total_steps=total_steps, env=", ".join(dict.fromkeys(envs)))
+
+
+def arm_dims(source: str | Path | xr.Dataset) -> tuple[str, ...]:
+    """The dimensions of a sweep's arms."""
+    if isinstance(source, xr.Dataset):
+        return tuple(source.attrs.get("dims", ["arm"]))
+    return tuple(read_config(source)["dims"])
 
 
 def read_config(path: str | Path) -> dict[str, Any]:

@@ -7,22 +7,26 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.linalg  # noqa: F401  (loads the BLAS that threadpool_limits limits)
+import xarray as xr
 from threadpoolctl import threadpool_limits
 
-from purejaxrl_ext.sweeps import checkpoints, results
+from purejaxrl_ext.errors import check
+from purejaxrl_ext.sweeps import checkpoints, dims, results, states
+from purejaxrl_ext.sweeps.along import join, valid
 from purejaxrl_ext.sweeps.checkpoints import folder
 from purejaxrl_ext.sweeps.locks import hold
 from purejaxrl_ext.sweeps.memory import fitting_width, is_out_of_memory
-from purejaxrl_ext.sweeps.plan import Plan, Wave, cut, note_conditions
+from purejaxrl_ext.sweeps.plan import Plan, Wave, cut
+from purejaxrl_ext.sweeps.planning import note_conditions
 from purejaxrl_ext.sweeps.progress import Progress
 from purejaxrl_ext.sweeps.stop import Stop
 from purejaxrl_ext.sweeps.wave import Options, Outcome, WaveRun
-from purejaxrl_ext.types import Array, State
+from purejaxrl_ext.types import State
 
 
 def my_waves(plan: Plan, only: Sequence[str] | None) -> list[tuple[str, Wave]]:
@@ -71,13 +75,14 @@ class Queue:
         self.plan, self.options, self.bar, self.stop, self.outcome, self.todo = plan, options, bar, stop, outcome, todo
         self.checked: set[tuple[str, int]] = set()
         self.states: dict[str, list[State]] = {}
+        self.along: dict[str, dict[int, list[State]]] = {}
 
     def run(self) -> None:
         """Until none is left."""
         while self.todo:
             name, wave = self.todo[0]
             if is_finished(self.plan, self.options.path, name, wave):
-                self.bar.advance(name, self.bar.lengths[name], 0, np.empty(0))
+                self.bar.advance(name, self.bar.lengths[name], 0, np.full(self.plan.num_updates(name), np.nan))
                 self.todo.pop(0)
                 continue
             width = self._width(name, wave)
@@ -90,6 +95,9 @@ class Queue:
                 self.todo.pop(0)
         if self.outcome is not None:
             self.outcome.states = {name: join(parts) for name, parts in self.states.items()}
+            self.outcome.along = {
+                name: {update: join(parts) for update, parts in kept.items()} for name, kept in self.along.items()
+            }
 
     def _width(self, name: str, wave: Wave) -> int:
         """How many of a wave's seeds fit into memory at once, looked at before its first update.
@@ -105,13 +113,17 @@ class Queue:
     def _attempt(self, name: str, wave: Wave) -> int:
         """Run a wave; returns its width, or half of it if the device was out of memory."""
         try:
-            state = WaveRun(self.plan, self.options, name, wave, self.bar, self.stop, self.outcome).run()
+            wave_run = WaveRun(self.plan, self.options, name, wave, self.bar, self.stop, self.outcome)
+            state = wave_run.run()
         except jax.errors.JaxRuntimeError as error:
             if not is_out_of_memory(error) or wave.width == 1:
                 raise
             return wave.width // 2
         if self.options.keep_states:
-            self.states.setdefault(name, []).append(valid(self.plan, wave, state))
+            cells = int(np.prod([len(values) for values in self.plan.grid.values()]))
+            self.states.setdefault(name, []).append(valid(cells, wave, state))
+            for update, kept in wave_run.kept.items():
+                self.along.setdefault(name, {}).setdefault(update, []).append(kept)
         return wave.width
 
     def _narrow(self, name: str, wave: Wave, width: int) -> None:
@@ -163,22 +175,24 @@ def narrow(plan: Plan, options: Options, name: str, waves: list[Wave], width: in
     return narrower
 
 
-def valid(plan: Plan, wave: Wave, state: State) -> State:
-    """``[R, ...]`` to ``[cells, seeds, ...]`` without what pads a wave."""
-    cells = int(np.prod([len(values) for values in plan.grid.values()]))
+def in_memory(plan: Plan, options: Options) -> xr.Dataset:
+    """Run a plan, and give its results, with states if they are kept, as a dataset."""
+    check(jax.process_count() == 1, "out", None, "a directory that all processes share, where there are several")
+    outcome = run(plan, options)
+    assert outcome is not None
+    names, real = results.dims(plan.grid), np.flatnonzero(np.array(plan.slots) != results.PADDING)
+    dataset = plan.blank().assign(
+        {m: (names, x) for m, x in outcome.data.items()} | {"diverged_at": (names[:-1], outcome.diverged_at)}
+    )
+    envs = [algorithm.env_name for algorithm in plan.arms.values()]
+    dataset = results.described(dataset.isel(seed=real), plan.total_steps, envs)
+    dataset = dims.spread(dataset, plan.dims, [plan.labels[name] for name in plan.arms])
+    if not outcome.states:
+        return dataset
 
-    def rows(x: Array) -> Array:
-        shaped = x[: cells * wave.width].reshape(cells, wave.width, *x.shape[1:])
-        return shaped[:, : wave.stop - wave.start]
+    def by_label(x: dict[str, Any]) -> dict[Any, Any]:
+        return {plan.labels[name] if len(plan.dims) > 1 else plan.labels[name][0]: value for name, value in x.items()}
 
-    return jax.tree.map(rows, state.replace(update=())).replace(update=state.update)
-
-
-def join(parts: list[State]) -> State:
-    """The waves' ``[cells, seeds, ...]`` as ``[R, ...]``."""
-
-    def rows(*xs: Array) -> Array:
-        whole = jnp.concatenate(xs, axis=1)
-        return whole.reshape(-1, *whole.shape[2:])
-
-    return jax.tree.map(rows, *(p.replace(update=()) for p in parts)).replace(update=parts[0].update)
+    coords: dict[str, list] = {**plan.grid, "seed": plan.seeds}
+    kept, arms, along = by_label(outcome.states), by_label(dict(plan.arms)), by_label(outcome.along)
+    return dataset.assign_attrs(states=states.States(kept, arms, coords, tuple(plan.dims), along).kept())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +26,14 @@ class States:
         arms: what each ran.
         coords: values of each swept setting, then the seeds.
         dims: what an arm's label names: one dimension, or as many as the labels, which are tuples, have parts.
+        along: those kept on the way, by arm and update, on the host; see :mod:`~purejaxrl_ext.sweeps.along`.
     """
 
     states: dict[Any, State]
     arms: dict[Any, Algorithm]
     coords: dict[str, list]
     dims: tuple[str, ...] = ("arm",)
+    along: dict[Any, dict[int, State]] = field(default_factory=dict)
 
     def kept(self) -> Kept:
         """For a dataset's attributes."""
@@ -79,11 +81,11 @@ def load_state(
 ) -> State:
     """See :func:`purejaxrl_ext.sweeps.sweep.load_state`."""
     arm, seed, cell = find(source, arm, seed, cell)
-    record = _record(source)
-    if record is not None:
-        index, shape = run_index(record.coords, seed, cell)
-        return take(record.states[arm], int(np.ravel_multi_index(index, shape)))
-    path, config = _run_of(source)
+    kept = record(source)
+    if kept is not None:
+        index, shape = run_index(kept.coords, seed, cell)
+        return take(kept.states[arm], int(np.ravel_multi_index(index, shape)))
+    path, config = run_of(source)
     guards.check_conditions(path, config)
     index, shape = run_index({**config["grid"], "seed": config["seeds"]}, seed, cell)
     algorithm = checkpoints.arm_algorithm(path, arm, config["arms"][arm]["settings"], algorithm)
@@ -104,36 +106,35 @@ def find(source: str | Path | xr.Dataset, arm: Any, seed: int, cell: dict[str, f
     Raises:
         ValueError: a label that the sweep does not have, or the dataset not any more, or one that is missing.
     """
-    record = _record(source)
-    if record is not None:
-        arms, coords, dims = {name: _parts(name) for name in record.arms}, record.coords, record.dims
+    kept = record(source)
+    if kept is not None:
+        arms, coords, dims = {name: parts(name) for name in kept.arms}, kept.coords, kept.dims
     else:
-        config = _run_of(source)[1]
-        arms = {name: tuple(stored.get("labels", [name])) for name, stored in config["arms"].items()}
-        coords, dims = {**config["grid"], "seed": config["seeds"]}, tuple(config.get("dims", ["arm"]))
+        config = run_of(source)[1]
+        arms = {name: tuple(stored["labels"]) for name, stored in config["arms"].items()}
+        coords, dims = {**config["grid"], "seed": config["seeds"]}, tuple(config["dims"])
     if isinstance(source, xr.Dataset):
         more = set(source["diverged_at"].dims if "diverged_at" in source else ()) - {*dims, *coords}
         check(
             not more, "source", source, f"of one sweep; its dimension {', '.join(map(str, more))} says nothing of a run"
         )
         left = {name: _left(source, name) for name in (*dims, *coords)}
-        arms = {name: parts for name, parts in arms.items() if _fits(parts, [left[dim] for dim in dims])}
+        arms = {name: labels for name, labels in arms.items() if _fits(labels, [left[dim] for dim in dims])}
         coords = {name: left[name] or values for name, values in coords.items()}
-    arm = pick_arm(arms, arm)
     unknown = sorted(set(cell) - set(coords))
     if unknown:
         raise ValueError(unknown_name("swept setting", unknown[0], [name for name in coords if name != "seed"]))
-    wanted = {"seed": seed} | cell
+    arm, wanted = pick_arm(arms, arm), {"seed": seed} | cell
     found = {name: _pick(name, list(values), wanted.get(name)) for name, values in coords.items()}
     return Labels(arm, int(found.pop("seed")), found)
 
 
 def algorithm_of(source: str | Path | xr.Dataset, arm: Any) -> Algorithm:
     """What an arm ran, as it is in memory or made again from the run's settings."""
-    record = _record(source)
-    if record is not None:
-        return record.arms[arm]
-    return checkpoints.remake(_run_of(source)[1]["arms"][arm]["settings"])
+    kept = record(source)
+    if kept is not None:
+        return kept.arms[arm]
+    return checkpoints.remake(run_of(source)[1]["arms"][arm]["settings"])
 
 
 def take(state: State, run: int) -> State:
@@ -143,7 +144,7 @@ def take(state: State, run: int) -> State:
     return picked.replace(update=jnp.asarray(update))
 
 
-def _record(source: Any) -> States | None:
+def record(source: Any) -> States | None:
     kept = source.attrs.get("states") if isinstance(source, xr.Dataset) else None
     if kept is not None and not isinstance(kept, Kept) and "path" not in source.attrs:
         raise ValueError(
@@ -153,14 +154,14 @@ def _record(source: Any) -> States | None:
     return kept.record if isinstance(kept, Kept) else None
 
 
-def _run_of(source: str | Path | xr.Dataset) -> tuple[Path, dict[str, Any]]:
+def run_of(source: str | Path | xr.Dataset) -> tuple[Path, dict[str, Any]]:
     path = source.attrs.get("path") if isinstance(source, xr.Dataset) else source
     check(path is not None, "source", "dataset", "one of a sweep with out=... or keep_states=True")
     assert path is not None
     return guards.run_path(path, "source"), results.read_config(path)
 
 
-def _parts(arm: Any) -> tuple:
+def parts(arm: Any) -> tuple:
     return arm if isinstance(arm, tuple) else (arm,)
 
 
@@ -174,17 +175,11 @@ def _fits(parts: tuple, left: list[list | None]) -> bool:
 
 
 def pick_arm(arms: dict[Any, tuple], arm: Any) -> Any:
-    """The name of the arm that is asked for by its name or the tuple of its labels; None: the only one.
-
-    Args:
-        arms: the labels of each, by name.
-        arm: which.
-    """
     if arm is None and len(arms) == 1:
         return next(iter(arms))
-    wanted = None if arm is None else _parts(arm)
-    found = [name for name, parts in arms.items() if parts == wanted]
-    shown: list[Hashable] = [parts[0] if len(parts) == 1 else parts for parts in arms.values()]
+    wanted = None if arm is None else parts(arm)
+    found = [name for name, labels in arms.items() if labels == wanted or name == arm]
+    shown: list[Hashable] = [labels[0] if len(labels) == 1 else labels for labels in arms.values()]
     check(len(found) == 1, "arm", arm, f"one of {', '.join(map(repr, shown))}")
     return found[0]
 

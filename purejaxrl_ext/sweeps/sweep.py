@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
 import xarray as xr
 
 from purejaxrl_ext.devices import isolated
 from purejaxrl_ext.errors import check
-from purejaxrl_ext.sweeps import guards, results, states
-from purejaxrl_ext.sweeps import plan as plans
-from purejaxrl_ext.sweeps.arguments import Arms, named
+from purejaxrl_ext.sweeps import arguments, guards, logs, planning, results, states
+from purejaxrl_ext.sweeps import dims as dimensions
+from purejaxrl_ext.sweeps.arguments import Arms
+from purejaxrl_ext.sweeps.directory import allocate, make_directory, meet, warn_of_changes
 from purejaxrl_ext.sweeps.locks import hold
 from purejaxrl_ext.sweeps.plan import Plan
-from purejaxrl_ext.sweeps.run import is_finished, run
+from purejaxrl_ext.sweeps.run import in_memory, is_finished, run
 from purejaxrl_ext.sweeps.wave import Options
 from purejaxrl_ext.types import Algorithm, State
 
-PATIENCE = 20 * 24 * 3600  # seconds that a process waits for the others
-_MEETINGS = itertools.count()
+Probes = Mapping[str, Callable] | Sequence[Callable] | Callable | None
+
+# Arguments of sweep that a run keeps.
+UNCHANGING = (
+    *("grid", "eval_every", "eval_episodes", "eval_common_starts", "probes", "probe_every", "save_every", "dims"),
+    "wave_size",
+)
 
 
 @isolated()
@@ -42,14 +43,24 @@ def sweep(
     keep_checkpoints: int = 2,
     eval_every: int = 0,
     eval_episodes: int = 32,
+    eval_common_starts: bool = False,
+    probes: Probes = None,
+    probe_every: int = 0,
+    save_every: int = 0,
     keep_states: bool = False,
+    dims: Sequence[str] | None = None,
     wave_size: int | None = None,
-    log: Sequence[Any] = (),
+    log: Any = (),
 ) -> xr.Dataset:
     """Train every arm with every combination of ``grid`` and every seed.
 
+    A seed depends on its companions, after a while: seed s starts from ``jax.random.key(s)`` wherever it runs, but a program of
+    another width (seeds at once × grid cells) or of other devices rounds otherwise in the last bits, which training
+    amplifies. The same sweep again gives the same bits; seed 2 alone is another sample than seed 2 of 8. ``config.json`` keeps
+    each wave's width, and :func:`replay` runs one seed again in it.
+
     Args:
-        arms: an algorithm, or several by name; their configs may differ.
+        arms: an algorithm, or several by name; their configs may differ. With ``dims`` a name is a tuple of labels.
         total_steps: environment steps of each run; rounded up to whole updates.
         num_seeds: seeds 0 … n − 1; or ``seeds``: which ones. Default: one, seed 0.
         grid: values by the name of a traced setting, all combinations; every arm must have the setting.
@@ -57,13 +68,22 @@ def sweep(
         progress: a bar; on something other than a terminal one line a minute.
         checkpoint_seconds: the states are saved to ``out`` this often, in the background, and at the end.
         keep_checkpoints: how many of each wave stay.
-        eval_every: evaluate every so many updates, and at the end (``eval_return``), all runs on the same initial
-            states; 0: never.
-        eval_episodes: greedy episodes of an evaluation.
+        eval_every: evaluate every so many updates, and at the end (``eval_return``); 0: never.
+        eval_episodes: greedy episodes of an evaluation. A run's ``eval_return`` is their mean, from initial states of its own
+            that follow from its seed and the update. So an interval over seeds has the episodes' noise in it too.
+        eval_common_starts: the same initial states for all runs and updates, for comparisons in pairs. What they have in
+            common by chance then stays in the mean, and no interval over seeds shows it.
+        probes: functions ``(algorithm, state, key, hparams) -> {name: scalar}`` of one run's State, a list or by name. They
+            are run on all runs between updates, and what they give are metrics, NaN at other updates.
+        probe_every: run them every so many updates, and at the end; 0: at the end alone.
+        save_every: keep the states after every so many updates, before the first and after the last, for
+            :func:`load_states`: on disk, or in memory with ``keep_states``; 0: only the last.
         keep_states: keep the trained states for :func:`load_state` where there is no ``out``.
+        dims: dimensions of the dataset in the place of ``arm``: ``sweep({("ppo", 4): a, ("ppo", 8): b},
+            dims=("algorithm", "num_epochs"))``. NaN where there is no such arm.
         wave_size: at most so many seeds at once, the others in further waves of the same width. None, or more than the
             memory there is holds: as many as fit.
-        log: loggers, see :mod:`purejaxrl_ext.sweeps.logs`.
+        log: a logger or several, objects or ``"tensorboard"`` and ``"wandb"``; see :mod:`purejaxrl_ext.sweeps.logs`.
 
     Returns:
         dataset with dimensions ``arm``, one per swept setting, ``seed`` and ``update``, and coordinate ``env_step``.
@@ -78,11 +98,26 @@ def sweep(
     guards.check_flags()
     path = None if out is None else guards.run_path(out)
     options = _options(path, progress, checkpoint_seconds, keep_checkpoints, keep_states, log)
-    plan = plans.make(arms, total_steps, num_seeds, seeds, grid, eval_every, eval_episodes, wave_size, path is not None)
+    check(
+        not save_every or path is not None or keep_states,
+        "save_every",
+        save_every,
+        "0 without out=... or keep_states=True",
+    )
+    how: dict[str, Any] = {
+        "eval_every": eval_every,
+        "eval_episodes": eval_episodes,
+        "eval_common_starts": eval_common_starts,
+        "probes": probes,
+        "probe_every": probe_every,
+        "save_every": save_every,
+        "dims": dims,
+    }
+    plan = planning.make(arms, total_steps, num_seeds, seeds, grid, wave_size, path is not None, **how)
     if path is None:
-        return _in_memory(plan, options)
-    _make_directory(path)
-    _allocate(path, plan)
+        return in_memory(plan, options)
+    make_directory(path)
+    allocate(path, plan)
     return _on_disk(path, plan, options)
 
 
@@ -97,13 +132,27 @@ def create(
     grid: Mapping[str, Sequence[float]] | None = None,
     eval_every: int = 0,
     eval_episodes: int = 32,
+    eval_common_starts: bool = False,
+    probes: Probes = None,
+    probe_every: int = 0,
+    save_every: int = 0,
+    dims: Sequence[str] | None = None,
     wave_size: int | None = None,
 ) -> None:
     """Make a run's directory without running it, for :func:`resume` to work on; arguments as of :func:`sweep`."""
-    plan = plans.make(arms, total_steps, num_seeds, seeds, grid, eval_every, eval_episodes, wave_size, True)
+    how: dict[str, Any] = {
+        "eval_every": eval_every,
+        "eval_episodes": eval_episodes,
+        "eval_common_starts": eval_common_starts,
+        "probes": probes,
+        "probe_every": probe_every,
+        "save_every": save_every,
+        "dims": dims,
+    }
+    plan = planning.make(arms, total_steps, num_seeds, seeds, grid, wave_size, True, **how)
     path = guards.run_path(out)
-    _make_directory(path)
-    _allocate(path, plan)
+    make_directory(path)
+    allocate(path, plan)
 
 
 @isolated()
@@ -128,14 +177,14 @@ def extend(
     path = guards.run_path(out)
     config = results.read_config(path)
     for name, value in others.items():
-        check(name in ("grid", "eval_every", "eval_episodes", "wave_size"), "settings", name, "an argument of sweep")
-        value = {k: [float(v) for v in values] for k, values in (value or {}).items()} if name == "grid" else value
-        check(value == config.get(name), name, value, f"{config.get(name)!r}, with which the run was made")
-    plan = plans.grown(path, config, arms, total_steps, num_seeds, seeds)
+        check(name in UNCHANGING, "settings", name, "an argument of sweep")
+        now = planning.as_stored(name, value)
+        check(now == config.get(name), name, value, f"{config.get(name)!r}, with which the run was made")
+    plan = planning.grown(path, config, arms, total_steps, num_seeds, seeds)
     try:
-        _allocate(path, plan, config)  # also where nothing grows: the store may not have been finished
+        allocate(path, plan, config)  # also where nothing grows: the store may not have been finished
     except BlockingIOError:
-        if plans.has_grown(plan, config):
+        if planning.has_grown(plan, config):
             raise
 
 
@@ -148,7 +197,8 @@ def unfinished(out: str | Path, arms: Arms | None = None) -> list[str]:
     """
     path = guards.run_path(out)
     config = results.read_config(path)
-    plan = plans.stored(path, config, {} if arms is None else named(arms))
+    given = {} if arms is None else arguments.named(arms, tuple(config["dims"]))[0]
+    plan = planning.stored(path, config, given)
     return [name for name, waves in plan.waves.items() if any(not is_finished(plan, path, name, w) for w in waves)]
 
 
@@ -160,11 +210,12 @@ def resume(
     total_steps: int | None = None,
     num_seeds: int | None = None,
     seeds: Sequence[int] | None = None,
-    only: Sequence[str] | None = None,
+    probes: Probes = None,
+    only: Sequence[Any] | None = None,
     progress: bool = True,
     checkpoint_seconds: float = 60.0,
     keep_checkpoints: int = 2,
-    log: Sequence[Any] = (),
+    log: Any = (),
 ) -> xr.Dataset:
     """Go on with a sweep that was stopped, from its last checkpoints; or extend one.
 
@@ -180,6 +231,7 @@ def resume(
             last then has a measurement of the representation, and an evaluation, more than it would have had.)
         num_seeds, seeds: seeds that the run shall have, at least those that it has; the new ones run at once, or in waves
             of the run's ``wave_size``.
+        probes: the run's own, by name, where they cannot be imported again.
         only: names of the arms to go on with, when several processes share the work; None: all. The run cannot grow then.
         progress, checkpoint_seconds, keep_checkpoints, log: as in :func:`sweep`.
 
@@ -195,116 +247,50 @@ def resume(
     path = guards.run_path(out)
     options = _options(path, progress, checkpoint_seconds, keep_checkpoints, False, log)
     config = results.read_config(path)
-    plan = plans.grown(path, config, arms, total_steps, num_seeds, seeds)
+    plan = planning.grown(path, config, arms, total_steps, num_seeds, seeds, probes)
     if only is not None:
+        names = {labels if len(plan.dims) > 1 else labels[0]: name for name, labels in plan.labels.items()}
+        names |= {name: name for name in plan.arms}
         for name in only:
-            check(name in plan.arms, "only", name, f"one of {', '.join(map(repr, plan.arms))}")
-        check(not plans.has_grown(plan, config), "only", only, "None where the run becomes larger")
-        options.only = list(only)
-    _warn_of_changes(path, config)
+            check(name in names, "only", name, f"one of {', '.join(map(repr, plan.arms))}")
+        check(not planning.has_grown(plan, config), "only", only, "None where the run becomes larger")
+        options.only = [names[name] for name in only]
+    warn_of_changes(path, config)
     if only is None:
-        _allocate(path, plan, config)
+        allocate(path, plan, config)
     return _on_disk(path, plan, options)
 
 
 @isolated()
 def load_state(
     source: str | Path | xr.Dataset,
-    arm: str | None = None,
+    arm: Any = None,
     seed: int = 0,
-    algorithm: Algorithm | None = None,
-    **cell: float,
+    algorithm: Algorithm | str | None = None,
+    **cell: Any,
 ) -> State:
     """The trained state of one run: of its last checkpoint.
 
     Args:
         source: a run's directory, or the dataset of a sweep with ``keep_states=True``.
-        arm: its name; may be left out where there is one.
+        arm: its name, or the tuple of its labels; may be left out where there is one.
         seed: the seed.
         algorithm: what the arm ran, where its environment or network cannot be imported again.
-        **cell: the value of each swept setting.
+        **cell: the value of each swept setting; also of each dimension of the arms, in the place of ``arm``.
 
     Raises:
         ValueError: an arm, seed or cell that the sweep does not have, or no state saved yet.
     """
-    return states.load_state(source, arm, seed, algorithm, cell)
-
-
-def _in_memory(plan: Plan, options: Options) -> xr.Dataset:
-    check(jax.process_count() == 1, "out", None, "a directory that all processes share, where there are several")
-    outcome = run(plan, options)
-    assert outcome is not None
-    names, real = results.dims(plan.grid), np.flatnonzero(np.array(plan.slots) != results.PADDING)
-    dataset = plan.blank().assign(
-        {m: (names, x) for m, x in outcome.data.items()} | {"diverged_at": (names[:-1], outcome.diverged_at)}
-    )
-    envs = [algorithm.env_name for algorithm in plan.arms.values()]
-    dataset = results.described(dataset.isel(seed=real), plan.total_steps, envs)
-    record = states.States(outcome.states, plan.arms, {**plan.grid, "seed": plan.seeds})
-    return dataset.assign_attrs(states=record.kept()) if outcome.states else dataset
+    arm, made, cell = dimensions.resolve(results.arm_dims(source), arm, algorithm, cell)
+    return states.load_state(source, arm, seed, made, cell)
 
 
 def _on_disk(path: Path, plan: Plan, options: Options) -> xr.Dataset:
     # Others may be at work on other arms or blocks of seeds; none may grow the store meanwhile.
     with hold(path, "run", "the store", shared=True):
         run(plan, options)
-    _meet("finished")
+    meet("finished")
     return results.load(path)
-
-
-def _make_directory(path: Path) -> None:
-    """Make the run's directory, unless it holds something."""
-    if jax.process_index() == 0:
-        content = {p.name for p in path.iterdir()} - {"locks"} if path.is_dir() else set()
-        if path.is_file() or any(not name.endswith(".partial") for name in content):
-            raise FileExistsError(
-                f"out={str(path)!r} holds a run or other files already; choose another directory, or go on with the run by "
-                f"prx.resume({str(path)!r})"
-            )
-        with results.clear_disk_errors(path, f"making out={str(path)!r}"):
-            path.mkdir(parents=True, exist_ok=True)
-
-
-def _allocate(path: Path, plan: Plan, config: dict[str, Any] | None = None) -> None:
-    """Make ``config.json``, after which the run can be resumed, and the store; or make both follow a plan that has grown.
-
-    Args:
-        config: what ``plan`` was made from.
-    """
-    if jax.process_index() == 0:
-        with results.clear_disk_errors(path, f"writing to out={str(path)!r}"), hold(path, "run", "the store"):
-            if config is not None and results.read_config(path) != config:
-                raise BlockingIOError(f"another process has just worked on the run {str(path)!r}; call again")
-            plans.store_config(path, plan)
-            results.allocate(path, plan.blank(), plan.metrics(), plan.grid, plan.seed_block)
-    _meet("the store is there")
-
-
-def _meet(name: str) -> None:
-    """Wait for the other processes, if there are any, however long they take."""
-    everyone = set(range(jax.process_count()))
-    if len(everyone) > 1:
-        # Named processes meet at the coordinator; without names they would meet in a computation on their devices, which
-        # gives up after minutes. A barrier's name serves once.
-        name = f"purejaxrl_ext {next(_MEETINGS)}: {name}"
-        ocp.multihost.sync_global_processes(name, processes=everyone, timeout=PATIENCE)
-
-
-def _warn_of_changes(path: Path, config: dict[str, Any]) -> None:
-    now = results.provenance()
-    changed = [
-        f"{what} {before} → {after}"
-        for key in ("versions", "device", "conditions")
-        for what, before in config[key].items()
-        if (after := now[key].get(what)) != before
-    ]
-    if changed and any(path.glob("checkpoints/*/*/[0-9]*")):
-        warnings.warn(
-            f"the run {str(path)!r} goes on with other conditions than it began with, so that its numbers will not be those "
-            f"of one never stopped: {'; '.join(changed)}",
-            RuntimeWarning,
-            stacklevel=3,
-        )
 
 
 def _options(
@@ -313,4 +299,4 @@ def _options(
     check(checkpoint_seconds > 0, "checkpoint_seconds", checkpoint_seconds, "greater than 0")
     whole = isinstance(keep_checkpoints, int) and keep_checkpoints > 0
     check(whole, "keep_checkpoints", keep_checkpoints, "an int of at least 1")
-    return Options(path, progress, checkpoint_seconds, keep_checkpoints, keep_states, tuple(log))
+    return Options(path, progress, checkpoint_seconds, keep_checkpoints, keep_states, logs.loggers(log))

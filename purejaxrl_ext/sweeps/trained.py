@@ -23,6 +23,7 @@ from purejaxrl_ext.analysis import render, stats
 from purejaxrl_ext.devices import isolated
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.loops.evaluate import evaluate
+from purejaxrl_ext.sweeps import dims as dimensions
 from purejaxrl_ext.sweeps import results, states
 from purejaxrl_ext.sweeps.sweep import load_state
 from purejaxrl_ext.types import Algorithm, Array, PyTree, State, abstract_key
@@ -215,8 +216,8 @@ def policy(
     seed: int = 0,
     *,
     greedy: bool = True,
-    algorithm: Algorithm | None = None,
-    **cell: float,
+    algorithm: Algorithm | str | None = None,
+    **cell: Any,
 ) -> Policy:
     """The policy of one run of a sweep.
 
@@ -237,12 +238,12 @@ def policy(
         act = prx.policy("runs/x", arm="pfo", seed=3)
         action = act(obs)
     """
-    fits = algorithm is None or isinstance(algorithm, Algorithm)
-    check(fits, "algorithm", algorithm, "an algorithm from prx.make")
+    arm, made, cell = dimensions.resolve(results.arm_dims(source), arm, algorithm, cell)
+    check(made is None or isinstance(made, Algorithm), "algorithm", made, "an algorithm from prx.make")
     arm, seed, cell = states.find(source, arm, seed, cell)
-    state = load_state(source, arm=arm, seed=seed, algorithm=algorithm, **cell)
-    algorithm = algorithm or states.algorithm_of(source, arm)
-    return Policy(algorithm, state, greedy, dataclasses.replace(algorithm.hparams, **cell))
+    state = load_state(source, arm=arm, seed=seed, algorithm=made, **cell)
+    made = made or states.algorithm_of(source, arm)
+    return Policy(made, state, greedy, made.hparams.replace(**cell))
 
 
 def best(source: str | Path | xr.Dataset, last: float = 0.1) -> Best:

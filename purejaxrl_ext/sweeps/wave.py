@@ -17,14 +17,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from purejaxrl_ext.loops.evaluate import evaluate
-from purejaxrl_ext.sweeps import checkpoints, logs, results
+from purejaxrl_ext.sweeps import along, checkpoints, logs, probes, results
 from purejaxrl_ext.sweeps.checkpoints import Checkpoints, folder, one_run
 from purejaxrl_ext.sweeps.plan import Plan, Wave
-from purejaxrl_ext.sweeps.program import CAPACITY, NEVER, Program, Runs, compiled, lay_out
+from purejaxrl_ext.sweeps.program import CAPACITY, NEVER, Program, compiled, lay_out, side_by_side
 from purejaxrl_ext.sweeps.progress import Progress
 from purejaxrl_ext.sweeps.stop import Stop
-from purejaxrl_ext.types import Algorithm, Array, PyTree, State
+from purejaxrl_ext.types import Array, PyTree, State
 
 CHUNK_SECONDS = 1.0
 
@@ -40,7 +39,7 @@ class Options:
         keep_checkpoints: how many of each wave stay.
         keep_states: return the trained states.
         log: loggers.
-        only: arms to run; None: all.
+        only: names of arms to run; None: all.
     """
 
     path: Path | None = None
@@ -54,11 +53,12 @@ class Options:
 
 @dataclass
 class Outcome:
-    """What a run without a directory leaves: host arrays ``[arm, *grid, seed(, update)]``, and states by arm."""
+    """What a run without a directory leaves: host arrays ``[arm, *grid, seed(, update)]``, and states by arm (and update)."""
 
     data: dict[str, np.ndarray]
     diverged_at: np.ndarray
     states: dict[str, State] = field(default_factory=dict)
+    along: dict[str, dict[int, State]] = field(default_factory=dict)
 
     @classmethod
     def blank(cls, plan: Plan) -> Outcome:
@@ -88,6 +88,7 @@ class WaveRun:
         self.slots = slice(wave.start, wave.stop)
         self.seeds = plan.slots[self.slots]
         self.done = self.saved = 0
+        self.kept: dict[int, State] = {}  # of chosen updates, where there is no directory
         if outcome is None:
             shape = (*map(len, plan.grid.values()), len(self.seeds), self.num_updates)
             self.rows = {metric: np.full(shape, np.nan, np.float32) for metric in plan.metrics()}
@@ -102,14 +103,17 @@ class WaveRun:
         if path is None:
             return self._train(None)
         with self._disk("opening the checkpoints"):
-            saved = Checkpoints(path, self.name, self.wave.name, self.options.keep_checkpoints)
+            saved = Checkpoints(path, self.name, self.wave.name, self.options.keep_checkpoints, self.plan.save_every)
         with saved:
             return self._train(saved)
 
     def _train(self, saved: Checkpoints | None) -> State:
         self.began, self.seconds = time.perf_counter(), 0.0
+        self.bar.compiling(self.name)
         self.runs = lay_out(self.algorithm, self.plan.wave_seeds(self.wave), self.plan.grid)
         built = compiled(self.algorithm, self.runs)
+        together = side_by_side(self.algorithm, self.runs)
+        self.probes = [(p, probes.compiled(p, self.algorithm, together)) for p in self.plan.all_probes()]
         hparams = jax.device_put(self.runs.hparams, built.init.input_shardings[0][1])
         state, diverged_at = self._start(built, hparams, saved)
         started = {self.label: self.done * self.algorithm.steps_per_update}
@@ -129,13 +133,13 @@ class WaveRun:
                 after, after_diverged, logged = built.chunk(state, diverged_at, hparams, np.int32(length), last)
                 rows = {name: self._host(x)[..., :length] for name, x in jax.device_get(logged).items()}
                 seconds = time.perf_counter() - start
-                self._evaluate(rows, after, after_diverged)
+                self._probe(rows, after, after_diverged, hparams)
                 # From here on they are kept together, whatever fails.
                 fresh = self._take(rows, after_diverged)
                 state, diverged_at = after, after_diverged
                 self._tell(rows, fresh)
                 length = int(np.clip(CHUNK_SECONDS * length / max(seconds, 1e-6), 1, CAPACITY))
-                if time.perf_counter() - saved_at > self.options.checkpoint_seconds:
+                if self._is_chosen() or time.perf_counter() - saved_at > self.options.checkpoint_seconds:
                     self._save(saved, state, diverged_at)
                     saved_at = time.perf_counter()
                 self.stop.raise_if_asked(self._how_to_go_on())
@@ -158,17 +162,22 @@ class WaveRun:
         return config | {"seeds": self.seeds, "arms": {self.label: config["arms"][self.name]}}
 
     def _fit(self, length: int) -> int:
-        """Updates of the next chunk: about a second, and no further than the next evaluation or the end."""
-        every = self.plan.eval_every
-        until_eval = every - self.done % every if every else CAPACITY
-        return min(length, CAPACITY, self.num_updates - self.done, until_eval)
+        """Updates of the next chunk: about a second, and no further than the next probe, chosen State or the end."""
+        until = [every - self.done % every for every in self.plan.stops()]
+        return min(length, CAPACITY, self.num_updates - self.done, *until)
+
+    def _is_chosen(self) -> bool:
+        return self.plan.save_every > 0 and self.plan.is_chosen(self.name, self.done)
 
     def _start(self, built: Program, hparams: PyTree, saved: Checkpoints | None) -> tuple[State, Array]:
         state_sharding, runs_sharding, *_ = built.chunk.input_shardings[0]
         found = None if saved is None else saved.restore(one_run(self.algorithm), self.runs.num_runs, repair=True)
         if found is None:
             state = built.init(jax.device_put(self.runs.keys, built.init.input_shardings[0][0]), hparams)
-            return state, jax.device_put(np.full(len(self.runs.keys), NEVER, np.int32), runs_sharding)
+            diverged_at = np.full(len(self.runs.keys), NEVER, np.int32)
+            if self._is_chosen():
+                self._keep(saved, state, diverged_at)
+            return state, jax.device_put(diverged_at, runs_sharding)
         self.done, (state, diverged_at) = found
         self.saved = self.done
         assert self.options.path is not None
@@ -178,7 +187,7 @@ class WaveRun:
         for name, x in held.items():
             self.rows[name][..., : self.done] = x
         self._mark(diverged_at)
-        self._advance(self.done)
+        self._advance(self.done, 0, self.rows["episode_return"][..., : self.done])
         padded = jax.tree.map(self.runs.pad, state.replace(update=()))
         state = checkpoints.with_keys(padded.replace(update=state.update))
         return jax.device_put((state, self.runs.pad(diverged_at)), (state_sharding, runs_sharding))
@@ -195,14 +204,16 @@ class WaveRun:
         self.diverged[...] = np.where(at == NEVER, np.nan, at)
         return fresh
 
-    def _evaluate(self, rows: dict[str, np.ndarray], state: State, diverged_at: Array) -> None:
-        """Add the evaluation after a chunk to its rows, if one is due."""
-        length, every = rows["loss"].shape[-1], self.plan.eval_every
-        done = self.done + length
-        if every and (done % every == 0 or done == self.num_updates):
-            value = self._host(greedy_returns(self.algorithm, self.runs, state, self.plan.eval_episodes))
-            rows["eval_return"] = np.full((*value.shape, length), np.nan, np.float32)
-            rows["eval_return"][..., -1] = np.where(self._host(diverged_at) == NEVER, value, np.nan)
+    def _probe(self, rows: dict[str, np.ndarray], state: State, diverged_at: Array, hparams: PyTree) -> None:
+        """Add to a chunk's rows what the probes that are due after it measure; of runs that diverged nothing."""
+        length = rows["loss"].shape[-1]
+        for probe, measure in self.probes:
+            if not probe.is_due(self.done + length, self.num_updates):
+                continue
+            for name, x in jax.device_get(measure(state, self.runs.keys, hparams)).items():
+                value = self._host(x)
+                rows[name] = np.full((*value.shape, length), np.nan, np.float32)
+                rows[name][..., -1] = np.where(self._host(diverged_at) == NEVER, value, np.nan)
 
     def _take(self, rows: dict[str, np.ndarray], diverged_at: Array) -> np.ndarray:
         """Keep a chunk's metrics; returns which runs diverged in it."""
@@ -215,24 +226,46 @@ class WaveRun:
         """Warn of runs that diverged in a chunk, show it and log it."""
         for where in np.argwhere(diverged):
             coords: dict[str, list] = {**self.plan.grid, "seed": self.seeds}
-            cell = ", ".join(f"{name}={values[i]:g}" for (name, values), i in zip(coords.items(), where, strict=True))
+            chosen = {name: values[i] for (name, values), i in zip(coords.items(), where, strict=True)}
+            cell = ", ".join(f"{name}={x if name == 'seed' else f'{x:g}'}" for name, x in chosen.items())
             update = int(self.diverged[tuple(where)])
             self.bar.warn(
                 f"arm {self.name!r}, {cell}: loss or parameters are not finite from update {update} on; its last finite "
                 "values are kept, other runs go on untouched"
             )
         length, steps = rows["loss"].shape[-1], self.algorithm.steps_per_update
+        self._warn_of_resets(rows)
         self._advance(length, length * steps * self.runs.num_runs, rows["episode_return"])
         with self._disk("logging") if self.options.path is not None else nullcontext():
             self.log(self.label, (np.arange(self.done - length, self.done) + 1.0) * steps, rows)
 
-    def _advance(self, updates: int, gained: int = 0, returns: np.ndarray | None = None) -> None:
-        steps = updates * self.algorithm.steps_per_update
-        self.bar.advance(self.name, steps, gained, np.empty(0) if returns is None else returns)
+    def _warn_of_resets(self, rows: dict[str, np.ndarray]) -> None:
+        """Warn, once per arm, where an update's episodes began with initial states that others of it began with too."""
+        pool, ended = getattr(self.algorithm.config, "pool_size", None), rows.get("num_episodes", np.empty(0))
+        most = np.max(ended, where=np.isfinite(ended), initial=0)
+        if pool is not None and most > pool:
+            self.bar.warn(
+                f"arm {self.name!r}: {most:.0f} episodes began in one update and only {pool} initial states were drawn for "
+                f"it, so that some began alike; reset_pool_size={most:.0f} or more draws enough",
+                once=f"resets of {self.name}",
+            )
+
+    def _advance(self, updates: int, gained: int, returns: np.ndarray) -> None:
+        self.bar.advance(self.name, updates * self.algorithm.steps_per_update, gained, returns)
+
+    def _keep(self, saved: Checkpoints | None, state: State, diverged_at: Any) -> None:
+        """Keep the State of a chosen update for good."""
+        if saved is not None:
+            with self._disk(f"saving update {self.done} of arm {self.name!r}"):
+                saved.save(self.done, state, diverged_at, self.runs.num_runs)
+        elif self.options.keep_states:
+            self.kept[self.done] = along.on_host(self.plan, self.wave, state)
 
     def _save(self, saved: Checkpoints | None, state: State | None, diverged_at: Array) -> None:
         """Results first, then the state after them if there is one: a checkpoint's own rows are always in the store."""
         path = self.options.path
+        if path is None and state is not None and self._is_chosen() and self.done < self.num_updates:
+            self._keep(saved, state, diverged_at)
         if saved is None or path is None or self.done == self.saved:
             return
         with self._disk(f"saving update {self.done} of arm {self.name!r}"):
@@ -252,14 +285,3 @@ class WaveRun:
         if path is None:
             return "stopped; there was no out=..., so nothing is kept"
         return f"stopped after update {self.done} of arm {self.name!r}; go on with prx.resume({str(path)!r})"
-
-
-def greedy_returns(algorithm: Algorithm, runs: Runs, state: State, num_episodes: int) -> Array:
-    """Mean greedy return of each run ``[R]``, on the same initial states for all."""
-    # A key that no seed's own stream can meet: those start from key(s), s ≥ 0.
-    key = jax.random.fold_in(jax.random.key(0), 2**32 - 1)
-
-    def one(state: State, hparams: PyTree) -> Array:
-        return evaluate(algorithm, state, key, num_episodes, hparams=hparams).mean()
-
-    return jax.vmap(one, in_axes=(State.axes(), runs.axes))(state, runs.hparams)

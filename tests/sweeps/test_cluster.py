@@ -162,7 +162,7 @@ def wait(jobs):
 
 def test_a_job_per_arm(executor, tmp_path):
     """What two jobs wrote is what one sweep writes; a job that is lost is sent again, and no other."""
-    arms = {"ppo": tiny("ppo"), "pfo": tiny("pfo", Clock(time_limit=3))}
+    arms = {"ppo": tiny("ppo"), "pfo": tiny("pfo", Clock(time_limit=3), reset_pool_size=16)}
     settings = {"num_seeds": 2, "total_steps": 6 * 16}
     jobs = prx.launch(arms, out=tmp_path / "x", executor=executor, progress=False, **settings)
     assert len(jobs) == 2

@@ -121,7 +121,7 @@ def lives(path, arms, rng, timeout=300.0):
         log = path.with_suffix(f".{life}")
         with log.open("w") as stderr:
             process = subprocess.Popen(command, stderr=stderr, env=environment)
-            more, before = rng.randint(4, 30), len(list(path.glob("checkpoints/*/*/*")))
+            more, before = rng.randint(8, 40), len(list(path.glob("checkpoints/*/*/*")))
             moment, lifetime = rng.uniform(0.0, 0.4), rng.uniform(0.5, 12.0) if life % 2 == 0 else timeout
             born = time.monotonic()
             seen: set = set(path.glob("checkpoints/*/*/*"))
@@ -139,15 +139,34 @@ def lives(path, arms, rng, timeout=300.0):
     raise AssertionError("it never ended")
 
 
+@pytest.fixture(scope="module")
+def unkilled(tmp_path_factory):
+    """What ``kill.py`` makes of all its arms when nobody kills it."""
+    path = tmp_path_factory.mktemp("unkilled") / "x"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wave_module, "CHUNK_SECONDS", 0.0)  # it sets it for good
+        kill.main(path)
+    return path
+
+
+def same_arms(path, whole):
+    """The same as of the arms of ``whole`` that ``path`` has."""
+    found = prx.load(path)
+    same(found, prx.load(whole).sel(arm=found["arm"].values)[list(found.data_vars)])
+
+
 @pytest.mark.parametrize("seed", [0])
-def test_killed_at_random_moments_many_times(tmp_path, seed):
+def test_killed_at_random_moments_many_times(unkilled, tmp_path, seed):
     """SIGKILL while PPO, PFO and DQN train, save and write; each time it goes on."""
-    kill.main(tmp_path / "whole")
     killed = lives(tmp_path / "x", [], random.Random(seed))
     assert killed >= 3
-    a, b = (prx.load(tmp_path / name) for name in ("whole", "x"))
-    same(a, b)
-    same_states(tmp_path / "whole", tmp_path / "x", a)
+    a = prx.load(tmp_path / "x")
+    same(a, prx.load(unkilled))
+    same_states(unkilled, tmp_path / "x", a)
+    for arm in a["arm"].values:
+        assert prx.saved_updates(tmp_path / "x", arm) == [0, 5, 10, kill.UPDATES]
+        for update in (0, 5, 10):
+            equal_trees(*(prx.load_states(path, arm, update).state for path in (unkilled, tmp_path / "x")))
 
 
 def test_stopped_by_an_error(whole, stopped):
@@ -313,7 +332,7 @@ def test_stopped_while_it_was_being_made(arms, whole, stop_after, tmp_path, left
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_saves_says_how_to_go_on_and_goes_on(tmp_path, sent):
+def test_ctrl_c_saves_says_how_to_go_on_and_goes_on(unkilled, tmp_path, sent):
     """Between the arms' updates; a second is not needed. SIGTERM is what a machine that shuts down sends."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, str(Path(kill.__file__)), str(tmp_path / "x"), "ppo"]
@@ -325,9 +344,8 @@ def test_ctrl_c_saves_says_how_to_go_on_and_goes_on(tmp_path, sent):
     _, said = process.communicate(timeout=60)
     assert process.returncode in ((1, -signal.SIGINT, 130) if sent == signal.SIGINT else (128 + signal.SIGTERM,))
     assert f"go on with prx.resume({str(tmp_path / 'x')!r})" in said
-    kill.main(tmp_path / "x", "ppo")
-    kill.main(tmp_path / "whole", "ppo")
-    same(prx.load(tmp_path / "x"), prx.load(tmp_path / "whole"))
+    prx.resume(tmp_path / "x", arms=kill.arms("ppo"), progress=False)
+    same_arms(tmp_path / "x", unkilled)
 
 
 def test_a_sigterm_that_somebody_handles_is_left_to_them():
@@ -405,7 +423,7 @@ def test_a_second_process_is_kept_out(stopped):
     prx.resume(stopped, progress=False)
 
 
-def test_two_that_resume_the_same_run(tmp_path):
+def test_two_that_resume_the_same_run(unkilled, tmp_path):
     """One works, the other is told so, and the results are those of one alone."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, str(Path(kill.__file__)), str(tmp_path / "x"), "ppo", "pfo"]
@@ -422,8 +440,7 @@ def test_two_that_resume_the_same_run(tmp_path):
     assert f"is being worked on by another process (process {first.pid} on" in second.stderr
     first.communicate(timeout=120)
     assert first.returncode == 0
-    kill.main(tmp_path / "whole", "ppo", "pfo")
-    same(prx.load(tmp_path / "x"), prx.load(tmp_path / "whole"))
+    same_arms(tmp_path / "x", unkilled)
 
 
 def test_what_another_process_has_just_changed_is_not_written_over(stopped, monkeypatch):
@@ -510,29 +527,17 @@ def test_more_steps_seeds_and_arms(arms, whole, tmp_path):
 def test_a_run_of_one_seed_that_gets_more_has_them_at_once(tmp_path, monkeypatch):
     """A wave of two of the store's blocks, as in a sweep of them alone; both are locked, and memory is looked at again."""
     algorithm, looked = tiny("ppo"), []
-    settings = {"total_steps": UPDATES * PER_UPDATE, "progress": False}
+    settings = {"total_steps": 4 * PER_UPDATE, "progress": False}
     monkeypatch.setattr(run_module, "fitting", lambda plan, options, name, wave: looked.append(wave) or wave.width)
+    monkeypatch.setattr(importlib.import_module("purejaxrl_ext.sweeps.planning"), "SEED_BLOCK", 2)
     prx.sweep(algorithm, out=tmp_path / "x", **settings)
-    grown = prx.resume(tmp_path / "x", num_seeds=36, progress=False)
-    assert results.read_config(tmp_path / "x")["waves"] == {"ppo": [[0, 1, 1], [32, 67, 35]]}
+    grown = prx.resume(tmp_path / "x", num_seeds=5, progress=False)
+    assert results.read_config(tmp_path / "x")["waves"] == {"ppo": [[0, 1, 1], [2, 6, 4]]}
     assert {p.name for p in (tmp_path / "x" / "locks").glob("ppo-*")} == {f"ppo-{i}.lock" for i in range(3)}
-    assert [wave.width for wave in looked] == [1, 35]
-    same(grown.sel(seed=range(1, 36)), prx.sweep(algorithm, seeds=range(1, 36), **settings))
+    assert [wave.width for wave in looked] == [1, 4]
+    same(grown.sel(seed=range(1, 5)), prx.sweep(algorithm, seeds=range(1, 5), **settings))
     same(prx.load(tmp_path / "x"), grown)
-    assert prx.load_state(tmp_path / "x", seed=35).update == UPDATES
-    same(prx.resume(tmp_path / "x", num_seeds=36), grown)
-
-
-def test_what_is_added_is_looked_at_before_it_runs(tmp_path, monkeypatch):
-    """An arm that is added to a run of one seed, with more seeds: its first wave is narrow, the next is not."""
-    looked = []
-    monkeypatch.setattr(
-        run_module, "fitting", lambda plan, options, name, wave: looked.append((name, wave.width)) or wave.width
-    )
-    prx.sweep(tiny("ppo"), out=tmp_path / "x", total_steps=PER_UPDATE, progress=False)
-    more = {"ppo": tiny("ppo"), "other": tiny("ppo", learning_rate=1e-2)}
-    prx.resume(tmp_path / "x", arms=more, num_seeds=4, progress=False)
-    assert looked == [("ppo", 1), ("ppo", 3), ("other", 1), ("other", 3)]
+    assert prx.load_state(tmp_path / "x", seed=4).update == 4
 
 
 def test_a_run_that_grew_without_its_store_is_mended(tmp_path):
@@ -554,7 +559,7 @@ def test_each_block_is_one_process(monkeypatch, count):
     slots = plan_module.place([0], 1, 4) + plan_module.place(list(range(1, 21)), 10, 4)
     waves = plan_module.cut(slots, 4, 1)[:1] + plan_module.cut(slots, 4, 10, 4)
     assert [tuple(w) for w in waves] == [(0, 1, 1), (4, 14, 10), (16, 26, 10)]
-    plan = plan_module.Plan({"a": None}, {}, slots, 4, {"a": waves}, None, 1, 0, 1)
+    plan = plan_module.Plan({"a": None}, {}, slots, 4, {"a": waves}, None, 1)
     for width in (5, 3, 1):
         run_module.narrow(plan, wave_module.Options(), "a", [w for w in plan.waves["a"] if 4 <= w.start < 14], width)
         owners: dict = {}
@@ -580,7 +585,7 @@ def test_seeds_are_told_apart_exactly(tmp_path):
 
 
 def test_environments_and_networks_of_ones_own_come_back_by_import_path(stop_after, tmp_path):
-    algorithm = tiny("ppo", Clock(time_limit=3, terminate_at=2))
+    algorithm = tiny("ppo", Clock(time_limit=3, terminate_at=2), reset_pool_size=16)
     stored = json.loads(json.dumps(checkpoints.plain(algorithm.settings["env"])))
     assert stored["import"] == "toys:Clock"
     assert checkpoints.restored(stored) == algorithm.settings["env"]
@@ -603,7 +608,7 @@ def test_what_cannot_be_imported_has_to_be_given_again(stop_after, tmp_path):
     class Local(Clock):
         pass
 
-    algorithm = tiny("ppo", Local(time_limit=3))
+    algorithm = tiny("ppo", Local(time_limit=3), reset_pool_size=16)
     go_on = stop_after(2)
     with pytest.raises(StoppedError):
         prx.sweep({"mine": algorithm}, out=tmp_path / "x", **SETTINGS)
