@@ -100,12 +100,12 @@ def whole(dataset: xr.Dataset) -> xr.Dataset:
 def arm_dims(dataset: xr.Dataset) -> list[str]:
     """The dimensions that tell arms apart, as far as they are still known: ``arm``, or those of ``sweep(dims=...)``.
 
-    They are the dataset's ``attrs["dims"]``; without that, those that its ``env_step`` has.
+    They are the dataset's ``attrs["dims"]``, a text; without that, those that its ``env_step`` has.
     """
     known = dataset.attrs.get("dims", ["arm", *(d for d in dataset["env_step"].dims if d != "update")])
     return [
         str(d)
-        for d in dict.fromkeys([known] if isinstance(known, str) else known)
+        for d in dict.fromkeys(known.split(", ") if isinstance(known, str) else known)
         if d in [*dataset.coords, *dataset.dims]
     ]
 

@@ -13,7 +13,7 @@ import xarray as xr
 
 from purejaxrl_ext.devices import isolated
 from purejaxrl_ext.errors import check
-from purejaxrl_ext.sweeps import checkpoints, states
+from purejaxrl_ext.sweeps import checkpoints, guards, states
 from purejaxrl_ext.sweeps.checkpoints import Arrays, ArraysHandler, folder
 from purejaxrl_ext.sweeps.plan import Plan, Wave
 from purejaxrl_ext.types import Algorithm, Array, State
@@ -66,6 +66,7 @@ def load_states(
         at = _pick_update(list(held), update)
         return Saved(checkpoints.with_keys(held[at]), _labels(kept.coords), at, kept.arms[name])
     path, config = states.run_of(source)
+    guards.check_conditions(path, config)
     name = states.pick_arm({n: tuple(a["labels"]) for n, a in config["arms"].items()}, arm)
     algorithm = checkpoints.arm_algorithm(path, name, config["arms"][name]["settings"], algorithm)
     at = _pick_update(_on_disk(path, config, name), update)

@@ -35,7 +35,7 @@ def spread(dataset: xr.Dataset, dims: Sequence[str], labels: Sequence[Sequence[A
     variables = {name: fill(x) if "arm" in x.dims else x for name, x in dataset.variables.items() if name != "arm"}
     held = {name: x for name, x in variables.items() if name in dataset.coords}
     data = {name: x for name, x in variables.items() if name in dataset.data_vars}
-    attrs = {**dataset.attrs, "dims": list(dims)}
+    attrs = {**dataset.attrs, "dims": ", ".join(dims)}  # a text, which files of any kind can hold
     return xr.Dataset(data, {**coords, **held}, attrs)
 
 

@@ -38,8 +38,8 @@ _MARKS = {"import", "object", "array", "items"}
 def plain(value: Any, depth: int = DEPTH) -> Any:
     """A setting as JSON; see the module. An array inside an object counts by its values, not by its repr.
 
-    A dataclass, a flax module or a named tuple at the top of a module comes back by its class and fields; a function, a class
-    and any other object that a module holds under a name come back by that name.
+    What is equal only to itself, such as a function, a class or an intervention, comes back by the name under which a module
+    holds it; a dataclass, a flax module or a named tuple of a class that can be imported, by its fields.
     """
     if isinstance(value, enum.Enum):
         return _by_name(value, depth) or {"object": repr(value)}
@@ -55,8 +55,9 @@ def plain(value: Any, depth: int = DEPTH) -> Any:
         return {"items": [[plain(k, depth), plain(v, depth)] for k, v in value.items()]}
     if isinstance(value, np.generic | np.ndarray | jax.Array):
         return _array(value)
-    for found in (_called(value, depth), _by_name(value, depth)):
-        if found is not None:
+    ways = (_called, _by_name) if type(value).__eq__ is not object.__eq__ else (_by_name, _called)
+    for way in ways:
+        if (found := way(value, depth)) is not None:
             return found
     return {"object": _text(value)} | _contents(value, depth)
 

@@ -173,7 +173,7 @@ def described(dataset: xr.Dataset, total_steps: int, envs: list[str]) -> xr.Data
 def arm_dims(source: str | Path | xr.Dataset) -> tuple[str, ...]:
     """The dimensions of a sweep's arms."""
     if isinstance(source, xr.Dataset):
-        return tuple(source.attrs.get("dims", ["arm"]))
+        return tuple(source.attrs.get("dims", "arm").split(", "))
     return tuple(read_config(source)["dims"])
 
 

@@ -145,6 +145,11 @@ def take(state: State, run: int) -> State:
 
 
 def record(source: Any) -> States | None:
+    """The states that a dataset has in memory; None: it has none, and may have a directory.
+
+    Raises:
+        ValueError: it had some, and was since in a file or another process.
+    """
     kept = source.attrs.get("states") if isinstance(source, xr.Dataset) else None
     if kept is not None and not isinstance(kept, Kept) and "path" not in source.attrs:
         raise ValueError(
@@ -155,6 +160,7 @@ def record(source: Any) -> States | None:
 
 
 def run_of(source: str | Path | xr.Dataset) -> tuple[Path, dict[str, Any]]:
+    """A run's directory and its ``config.json``."""
     path = source.attrs.get("path") if isinstance(source, xr.Dataset) else source
     check(path is not None, "source", "dataset", "one of a sweep with out=... or keep_states=True")
     assert path is not None
@@ -162,6 +168,7 @@ def run_of(source: str | Path | xr.Dataset) -> tuple[Path, dict[str, Any]]:
 
 
 def parts(arm: Any) -> tuple:
+    """An arm's labels, one for each dimension."""
     return arm if isinstance(arm, tuple) else (arm,)
 
 
@@ -175,6 +182,12 @@ def _fits(parts: tuple, left: list[list | None]) -> bool:
 
 
 def pick_arm(arms: dict[Any, tuple], arm: Any) -> Any:
+    """The arm that is asked for by its name or by the tuple of its labels; None: the only one.
+
+    Args:
+        arms: the labels of each.
+        arm: which.
+    """
     if arm is None and len(arms) == 1:
         return next(iter(arms))
     wanted = None if arm is None else parts(arm)

@@ -111,11 +111,13 @@ class Policy:
         check(not memory, "policy", "recurrent", "one without a memory; carry its hidden state along with policy.step")
         return self.step((), obs, key)[0]
 
+    @isolated()
     def initial_carry(self, num: int | None = None) -> PyTree:
         """The hidden state before an episode's first observation, of one environment or of ``num``; () without a memory."""
         carry = self.algorithm.loop.initial_carry(num or 1)
         return carry if num else jax.tree.map(lambda x: x[0], carry)
 
+    @isolated()
     def step(self, carry: PyTree, obs: Any, key: Array | None = None) -> tuple[Array, PyTree]:
         """The action, as by calling, and the hidden state after it.
 
@@ -133,6 +135,7 @@ class Policy:
         after = _act(self.algorithm.loop, self.greedy, self.state, carry, obs[None], key, self.hparams)
         return jax.tree.map(lambda x: x[0], after)
 
+    @isolated()
     def evaluate(self, key: Array, num_episodes: int = 32, max_steps: int | None = None) -> Array:
         """Undiscounted returns ``[num_episodes]`` of whole episodes, by :func:`purejaxrl_ext.evaluate`.
 
@@ -140,6 +143,7 @@ class Policy:
         """
         return evaluate(self.algorithm, self.state, key, num_episodes, self.greedy, self.hparams, max_steps)
 
+    @isolated()
     def rollout(self, key: Array, num_steps: int | None = None, max_steps: int | None = None) -> Trajectory:
         """Act for a while, and keep all of it.
 

@@ -12,6 +12,7 @@ import xarray as xr
 from toys import Clock, equal_trees, tiny
 
 import purejaxrl_ext as prx
+from purejaxrl_ext.analysis import stats
 from purejaxrl_ext.sweeps import dims, probes, program
 
 wave_module = importlib.import_module("purejaxrl_ext.sweeps.wave")
@@ -247,9 +248,12 @@ def test_arms_of_dimensions(arms, tmp_path):
     assert int(np.isfinite(ds["loss"]).sum()) == 6
     flat = prx.sweep(arms["slow", 2], **settings)
     np.testing.assert_array_equal(ds["loss"].sel(kind="slow", size=2), flat["loss"].sel(arm="ppo"))
-    for other in (stored, prx.load(tmp_path / "x")):
+    ds.to_netcdf(tmp_path / "x.nc")
+    for other in (stored, prx.load(tmp_path / "x"), xr.load_dataset(tmp_path / "x.nc")):
         same(other, ds)
         np.testing.assert_array_equal(other["env_step"], ds["env_step"])
+        assert stats.arm_dims(other) == list(labels)
+    equal_trees(prx.load_state(ds.sel(size=[2], seed=[3]), seed=3), prx.load_state(ds, arm=("slow", 2), seed=3))
     assert (tmp_path / "x" / "checkpoints" / "slow-2").is_dir()
     ways: list = [{"arm": ("slow", 2)}, {"kind": "slow", "size": 2}]
     states = [prx.load_state(source, seed=3, **way) for source in (ds, tmp_path / "x") for way in ways]
@@ -281,5 +285,5 @@ def test_labels_named_algorithm(arms):
 def test_a_spread_dataset_keeps_its_attributes_and_types():
     flat = xr.Dataset({"x": (("arm", "seed"), np.ones((2, 1), np.float32), {"units": "1"})}, {"arm": ["a-1", "b-2"]})
     ds = dims.spread(flat, ("k", "n"), [("a", 1), ("b", 2)])
-    assert (ds["x"].dtype, ds["x"].attrs, ds.attrs["dims"]) == (np.float32, {"units": "1"}, ["k", "n"])
+    assert (ds["x"].dtype, ds["x"].attrs, ds.attrs["dims"]) == (np.float32, {"units": "1"}, "k, n")
     np.testing.assert_array_equal(np.isfinite(ds["x"].values[..., 0]), np.eye(2, dtype=bool))

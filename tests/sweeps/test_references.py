@@ -16,9 +16,11 @@ from toys import Clock, tiny
 
 import purejaxrl_ext as prx
 from purejaxrl_ext.envs import mdps
+from purejaxrl_ext.interventions import Intervention
 from purejaxrl_ext.rules import ppo
 from purejaxrl_ext.sweeps import checkpoints, references
 from purejaxrl_ext.sweeps.references import difference, import_path, lost, plain, restored
+from purejaxrl_ext.types import hparam
 
 
 class Colour(enum.StrEnum):
@@ -59,6 +61,8 @@ class Opaque:
         return self.walls
 
 
+HELD = Intervention("held", hparams={"held_coef": hparam(0.1, low=0.0)}, before=lambda net, learner, context: learner)
+RECIPE = prx.ALGORITHMS["ppo"].but(name="mine", rule=lambda config, space: ppo.rule(config, space))
 OPAQUE = Opaque(np.zeros((50, 50)))
 BY_NAME = Parts(rule=lambda x: x)
 
@@ -91,7 +95,7 @@ def stored(value):
         Parts(ppo.rule),
         Parts(ppo.rule)._replace(kind=Clock),
         prx.ALGORITHMS["ppo"],
-        prx.ALGORITHMS["ppo"].but(rule=ppo.rule),
+        prx.ALGORITHMS["ppo"].but(name="mine", rule=ppo.rule, network=Parts),
         Module(),
         Module(activation=nn.gelu, inner=Module(widths=(1,))),
     ],
@@ -103,10 +107,20 @@ def test_it_comes_back(value):
     assert plain(restored(stored(value))) == plain(value)
 
 
-@pytest.mark.parametrize("value", [OPAQUE, BY_NAME], ids=["object", "lambda"])
-def test_what_a_module_holds_comes_back_by_its_name(value):
+@pytest.mark.parametrize("name", ["OPAQUE", "BY_NAME", "RECIPE", "HELD"])
+def test_what_a_module_holds_comes_back_by_its_name(name):
+    value = globals()[name]
+    assert stored(value)["import"] == f"{__name__}:{name}"
     assert restored(stored(value)) is value
-    assert stored(value)["import"] == f"{__name__}:{'OPAQUE' if value is OPAQUE else 'BY_NAME'}"
+
+
+def test_an_algorithm_of_ones_own_parts_comes_back():
+    """Its recipe and its intervention are values in a module, made of functions that have no name there."""
+    algorithm = prx.make(RECIPE, "CartPole-v1", interventions=("l2_init", HELD), held_coef=0.5, num_envs=2, num_steps=8)
+    settings = {k: stored(v) for k, v in algorithm.settings.items()}
+    again = checkpoints.remake(settings)
+    assert again.settings == algorithm.settings
+    assert again.loop is algorithm.loop
 
 
 def test_a_partial_and_a_method_come_back():

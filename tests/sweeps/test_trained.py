@@ -267,7 +267,7 @@ def test_best_is_the_highest_end_that_did_not_diverge():
 
 
 def test_best_of_arms_with_dimensions_has_their_labels():
-    ds = with_dims(learning_rate=[1e-3, 1e-2]).assign_attrs(dims=["algorithm", "num_epochs"])
+    ds = with_dims(learning_rate=[1e-3, 1e-2]).assign_attrs(dims="algorithm, num_epochs")
     assert prx.best(ds).where == {"arm": ("pfo", 4), "seed": 4, "learning_rate": 1e-2}
     # In their order, whatever was selected before.
     part = ds.sel(num_epochs=1, learning_rate=1e-3, seed=[0, 2])
