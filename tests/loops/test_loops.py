@@ -31,7 +31,7 @@ class Collected:
             targets=targets or self.keep,
             loss=loss or (lambda output, batch, hparams: (jnp.mean(output.value), {})),
         )
-        self.loop = loops.on_policy(rule, env, network or ClockNetwork(), self.config)
+        self.loop = loops.OnPolicy(rule, env, network or ClockNetwork(), self.config)
         self.state = self.loop.init(KEY, ppo.PPOHparams())
         self.states = [self.state]
 
@@ -127,7 +127,7 @@ def test_final_observations_are_not_stored_at_every_step():
         settings = {"num_envs": 3, "num_steps": 8, "num_epochs": 1, "num_minibatches": 1, "metrics_every": 0}
         rule = ppo.rule(prx.ALGORITHMS["ppo"].config(**settings), env.action_space)
         config = prx.ALGORITHMS["ppo"].config(**settings)
-        loop = loops.on_policy(rule, env, ClockNetwork(), config)
+        loop = loops.OnPolicy(rule, env, ClockNetwork(), config)
         state = jax.eval_shape(loop.init, KEY, ppo.PPOHparams())
         jaxpr = jax.make_jaxpr(loop.step)(state, ppo.PPOHparams()).jaxpr
         scans = [e for e in equations(jaxpr) if e.primitive.name == "scan" and e.params["length"] == 8]

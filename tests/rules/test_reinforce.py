@@ -176,7 +176,7 @@ def estimates(gamma, targets=reinforce.targets, **settings):
     rule = reinforce.rule(config, TWO)
     options = {name: settings[name] for name in ("baseline", "reward_to_go", "discounted_visits") if name in settings}
     rule = rule._replace(targets=partial(targets, **options))
-    loop = loops.on_policy(rule, MDP(), Table(), config)
+    loop = loops.OnPolicy(rule, MDP(), Table(), config)
     hparams = dataclasses.replace(HPARAMS, gamma=gamma)
 
     def one(key):
