@@ -60,7 +60,7 @@ BAD = {
     "policy": (made(policy="gaussian"), ["policy='gaussian'", "'categorical'", "CartPole-v1"]),
     "policy, Box": (made(env="Pendulum-v1", policy="categorical"), ["policy='categorical'", "'tanh_gaussian'"]),
     "normalize": (made(normalize_observations="runing"), ["normalize_observations='runing'", "'running'", "'frozen'"]),
-    "flag": (made(normalize_advantage=1), ["normalize_advantage=1", "True or False"]),
+    "flag": (made(normalize_advantage=1), ["normalize_advantage=1", "False, 'minibatch', 'batch'"]),
     "optimisers": (made(shared_torso=True, separate_optimizers=True), ["separate_optimizers=True", "shared_torso"]),
     "feature_layers": (made("pfo", feature_layers="first"), ["feature_layers='first'", "'last'", "'all'"]),
     # Numbers.

@@ -1,5 +1,6 @@
 """Memory: when the hidden state is reset, what it is where a rollout begins and ends, and that learning says what acting said."""
 
+import dataclasses
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,15 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 from test_loops import BOOTSTRAPS, Collected
 from toys import Clock, tiny
 
 import purejaxrl_ext as prx
-from purejaxrl_ext import networks
+from purejaxrl_ext import loops, networks
 from purejaxrl_ext.loops import memory
 
 KEY = jax.random.key(0)
 GRU: dict[str, Any] = {"memory": "gru", "memory_size": 5}
+KINDS = pytest.mark.parametrize("kind", ["gru", "lstm"])
 
 
 # --- the network -----------------------------------------------------------------------------------------------------
@@ -66,22 +69,52 @@ def test_pre_activations_determine_the_hidden_state():
     np.testing.assert_allclose(hidden, (1 - z) * jnp.tanh(n) + z * before, rtol=1e-5, atol=1e-6)
 
 
-def test_gates_start_orthogonal():
+def test_lstm_is_flaxs():
+    """Its parameters in flax's cell, step by step, without resets; and h is what its pre-activations and c make."""
+    x, _ = random_sequence()
+    carry = tuple(jax.random.normal(key, (3, 5)) for key in jax.random.split(KEY))
+    lstm = networks.LSTM(5, "fan_in")
+    params = lstm.init(KEY, x, carry, jnp.zeros(x.shape[:2], bool))["params"]
+    (cell, last), hidden, preactivations = lstm.apply({"params": params}, x, carry, jnp.zeros(x.shape[:2], bool))
+    split = {name: jnp.split(params[name], 4, axis=-1) for name in ("input_kernel", "hidden_kernel", "bias")}
+    theirs: dict[str, Any] = {}
+    for i, gate in enumerate("ifgo"):
+        theirs[f"i{gate}"] = {"kernel": split["input_kernel"][i]}
+        theirs[f"h{gate}"] = {"kernel": split["hidden_kernel"][i], "bias": split["bias"][i]}
+    expected = carry
+    for t in range(len(x)):
+        expected, _ = nn.LSTMCell(5).apply({"params": theirs}, expected, x[t])
+        np.testing.assert_allclose(hidden[t], expected[1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(cell, expected[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(last, hidden[-1])
+    assert preactivations.shape == (7, 3, 20)
+    out = jax.nn.sigmoid(preactivations[-1, :, 15:])
+    np.testing.assert_allclose(last, out * jnp.tanh(cell), rtol=1e-5, atol=1e-6)
+
+
+@KINDS
+def test_gates_start_orthogonal(kind):
     """Each on its own, the recurrent ones too."""
     x, start = random_sequence(size=5)
-    params = networks.GRU(5).init(KEY, x, jnp.zeros((3, 5)), start)["params"]
+    module = networks.MEMORIES[kind](5)
+    params = module.init(KEY, x, module.initial_carry(3), start)["params"]
     for name in ("input_kernel", "hidden_kernel"):
-        gates = jnp.split(params[name], 3, axis=-1)
+        gates = jnp.split(params[name], {"gru": 3, "lstm": 4}[kind], axis=-1)
         for gate in gates:
             np.testing.assert_allclose(gate @ gate.T, np.eye(5), atol=1e-5)
         assert not np.allclose(gates[0], gates[1])
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_a_sequence_is_its_steps(shared):
+@KINDS
+@pytest.mark.parametrize("network", ["separate", "shared", "q"])
+def test_a_sequence_is_its_steps(network, kind):
     """With resets; and what comes before a start has no part in what comes after."""
-    torso = networks.Torso((6,))
-    agent = memory.adapt(networks.RecurrentActorCritic(2, "categorical", torso, shared_torso=shared, memory_size=5))
+    torso, sizes = networks.Torso((6,)), {"memory": kind, "memory_size": 5}
+    if network == "q":
+        module: Any = networks.RecurrentQNetwork(2, torso, **sizes)
+    else:
+        module = networks.RecurrentActorCritic(2, "categorical", torso, shared_torso=network == "shared", **sizes)
+    agent = memory.adapt(module)
     assert isinstance(agent, memory.Recurrent)
     obs, start = random_sequence()
     params = agent.init(KEY, obs[0])
@@ -93,10 +126,12 @@ def test_a_sequence_is_its_steps(shared):
         for x, y in zip(jax.tree.leaves(output), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
     moved = agent.sequence(params, jax.tree.map(lambda x: x + 1.0, first), obs, start)
-    same = np.isclose(moved.value, whole.value, rtol=0, atol=1e-7)
-    np.testing.assert_array_equal(same, np.cumsum(start, axis=0) > 0)
-    assert whole.actor.features.shape == (7, 3, 5)
-    assert [x.shape[-1] for x in whole.actor.preactivations] == [6, 15]
+    a, b = (loops.greedy_value(output) for output in (moved, whole))
+    np.testing.assert_array_equal(np.isclose(a, b, rtol=0, atol=1e-7), np.cumsum(start, axis=0) > 0)
+    assert whole.critic.features.shape == (7, 3, 5)
+    assert [x.shape[-1] for x in whole.critic.preactivations] == [6, {"gru": 15, "lstm": 20}[kind]]
+    outgoing = {layer.outgoing for layer in module.layers(params)}
+    assert all(path[-1] == "input_kernel" for paths in outgoing for path in paths)
 
 
 # --- the loop --------------------------------------------------------------------------------------------------------
@@ -170,15 +205,50 @@ ONCE = {"num_epochs": 1, "num_minibatches": 1, "metrics_every": 0, "learning_rat
 ENDING = Clock(time_limit=3, terminate_at=2)
 
 
-@pytest.mark.parametrize("name", ["ppo", "pfo"])
-def test_before_learning_nothing_has_moved(name):
+@pytest.mark.parametrize(("name", "kind"), [("ppo", "gru"), ("pfo", "gru"), ("pfo", "lstm")])
+def test_before_learning_nothing_has_moved(name, kind):
     """Ratio 1 and no drift, with ends of episodes inside the rollouts and rollouts that begin inside episodes."""
-    logged = third_update(tiny(name, ENDING, **GRU, **ONCE))
+    logged = third_update(tiny(name, ENDING, **GRU | {"memory": kind}, **ONCE))
     np.testing.assert_allclose(logged["approx_kl"], 0.0, atol=1e-6)
     assert logged["clip_fraction"] == 0.0
     assert logged["entropy"] < 0.65
     if name == "pfo":
         np.testing.assert_allclose(logged["feature_loss"], 0.0, atol=1e-10)
+
+
+@KINDS
+@pytest.mark.parametrize("name", ["pqn", "q_learning"])
+def test_q_learning_remembers(name, kind):
+    """What learning computes of its sequences is what the rollout's pass computed: the first minibatch's error is that of the
+    targets to the values that acted, with ends of episodes inside the rollouts."""
+
+    def loss(output, batch, hparams):
+        wrong = jnp.abs(output.q_values - batch.obs).max()
+        return 0.0 * output.q_values.mean(), {"wrong": jax.lax.stop_gradient(wrong)}
+
+    def targets(rollout, hparams):
+        # Each sample's Q-values in the place of its observation would feed the network: they ride along instead.
+        return Told(rollout.obs, rollout.output.q_values)
+
+    def told_loss(output, batch, hparams):
+        return loss(output, batch.replace(obs=batch.q_values), hparams)
+
+    algorithm = tiny(name, ENDING, **GRU | {"memory": kind}, num_envs=4, num_epochs=1, metrics_every=0)
+    rule = algorithm.loop.rule._replace(targets=targets, loss=told_loss)
+    loop = dataclasses.replace(algorithm.loop, rule=rule)
+    state, step = loop.init(KEY, algorithm.hparams), jax.jit(loop.step)
+    for _ in range(3):
+        state, logged = step(state, algorithm.hparams)
+        assert logged["wrong"] < 1e-6
+    _, logged = jax.jit(algorithm.step)(algorithm.init(KEY))
+    assert logged["grad_norm"] > 0
+
+
+class Told(struct.PyTreeNode):
+    """Observations, and the Q-values that the rollout's pass gave there."""
+
+    obs: Any
+    q_values: Any
 
 
 def on_this_steps_end(batch, start, carry):
@@ -241,7 +311,8 @@ def test_measuring_takes_whole_sequences():
 
 def test_what_cannot_be_is_refused():
     for name, settings, words in (
-        ("ppo", {"memory": "lstm"}, "memory='lstm'.*'gru'"),
+        ("ppo", {"memory": "elman"}, "memory='elman'.*'gru', 'lstm'"),
+        ("pqn", {"memory": "gru", "num_envs": 4, "num_minibatches": 8}, "num_minibatches=8.*num_envs=4.*sequences"),
         ("ppo", {"memory_size": 8}, "memory_size=8.*memory='gru'"),
         ("ppo", {"memory": "gru", "memory_size": 0}, "memory_size=0"),
         ("ppo", {"memory": "gru", "num_envs": 4, "num_minibatches": 8}, "num_minibatches=8.*num_envs=4.*sequences"),

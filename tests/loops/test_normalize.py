@@ -34,6 +34,40 @@ def test_observations_are_scaled_and_bounded():
     np.testing.assert_allclose(got, [[[1.0, 10.0], [-1.0, 0.0]]], rtol=1e-4)
 
 
+@pytest.mark.parametrize("value", [0.0, 1e-3, 7.0, 1e6, -3e7])
+def test_a_constant_entry_is_nothing(value):
+    """0 whatever its size, where rounding would make ±1 of a large one; an entry beside it is scaled as ever."""
+    rng = np.random.default_rng(0)
+    x = np.stack([np.full(3000, value), rng.normal(size=3000)], axis=-1).astype(np.float32)
+    stats = normalize.empty((2,))
+    for part in np.split(x, [7, 100, 101, 2000]):
+        stats = normalize.update(stats, jnp.asarray(part))
+    got = normalize.normalize_obs(normalize.Normalizer(obs=stats), jnp.asarray(x))
+    np.testing.assert_array_equal(got[:, 0], 0.0)
+    np.testing.assert_allclose(got[:, 1].std(), 1.0, rtol=1e-3)
+
+
+def test_what_is_appended_is_left_alone():
+    """Entries after those that there are statistics of, even beyond the clipping."""
+    stats = normalize.Statistics(jnp.array([1.0]), jnp.array([4.0]), jnp.array(10.0))
+    got = normalize.normalize_obs(normalize.Normalizer(obs=stats), jnp.array([[3.0, -50.0]]))
+    np.testing.assert_allclose(got, [[1.0, -50.0]], rtol=1e-5)
+    after = normalize.take_in(normalize.Normalizer(obs=normalize.empty((1,))), jnp.array([[3.0, -50.0]]))
+    np.testing.assert_allclose(after.obs.mean, [3.0])
+
+
+def test_normalised_rewards_can_be_clipped():
+    """After the scaling; the statistics are of what came."""
+    normalizer = normalize.Normalizer(reward=normalize.empty(()), discounted_return=jnp.zeros(1))
+    reward = jnp.array([[1.0], [-1.0], [100.0], [-100.0]])
+    done = jnp.ones((4, 1), bool)
+    free, scaled = normalize.scale_rewards(normalizer, reward, done, 0.9)
+    clipped, bounded = normalize.scale_rewards(normalizer, reward, done, 0.9, clip=0.5)
+    assert np.abs(scaled).max() > 0.5
+    np.testing.assert_array_equal(bounded, np.clip(scaled, -0.5, 0.5))
+    np.testing.assert_array_equal(clipped.reward.variance, free.reward.variance)
+
+
 def test_without_statistics_an_observation_stays_as_it_is():
     obs = jnp.array([[True, False]])
     for normalizer in ((), normalize.Normalizer(reward=normalize.empty(()))):

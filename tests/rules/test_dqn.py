@@ -159,8 +159,28 @@ def test_a_network_without_q_values_is_refused():
 
 
 def test_running_observation_statistics():
+    """The prefill is in them before the first update, which learns from it; each update's steps come to it after that."""
     algorithm = tiny("dqn", normalize_observations="running")
     state = algorithm.init(jax.random.key(0))
+    filled = np.asarray(state.replay.obs[:8])
+    np.testing.assert_allclose(state.normalizer.obs.mean, filled.mean(0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(state.normalizer.obs.variance, filled.var(0), rtol=1e-4, atol=1e-6)
     after, _ = algorithm.step(state)
-    assert float(after.normalizer.obs.count) == algorithm.steps_per_update
+    assert float(after.normalizer.obs.count) == 8 + algorithm.steps_per_update
     assert dataclasses.asdict(algorithm.config)["normalize_observations"] == "running"
+
+
+def test_prefill_is_no_part_of_the_steps():
+    """Neither of the count, nor of ε's schedule: at the first update ε is where it starts, whatever the prefill."""
+    for prefill in (8, 40):
+        algorithm = tiny("dqn", prefill_steps=prefill, epsilon_start=0.0, epsilon_end=1.0, epsilon_decay_steps=1e9)
+        state = algorithm.init(jax.random.key(0))
+        assert int(state.update) == 0
+        assert algorithm.num_updates(80) == 80 // algorithm.steps_per_update
+        # Greedy, so what the replay gets is what the network likes best.
+        params = state.params["params"]
+        head = {"kernel": jnp.zeros((8, 2)), "bias": jnp.array([0.0, 1e3])}
+        state = state.replace(params={"params": params | {"critic_head": head}})
+        after, _ = algorithm.step(state, dataclasses.replace(algorithm.hparams, learning_rate=0.0))
+        np.testing.assert_array_equal(after.replay.action[prefill : prefill + 8], 1)
+        assert len(np.unique(after.replay.action[:prefill])) == 2

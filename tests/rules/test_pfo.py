@@ -110,6 +110,62 @@ def test_clip_mode_blocks_the_policy_gradient_of_samples_that_drifted(pair, batc
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(on.actor))
 
 
+def clip_grads(pair, batch, networks="actor", **hparams):
+    """Gradients with respect to the Output, of losses whose other parts are as PPO's."""
+    hparams = dataclasses.replace(HPARAMS, feature_clip=0.0, entropy_coef=0.0, clip_eps=100.0, **hparams)
+
+    def loss(output):
+        options = {"mode": "clip", "networks": networks, "normalize_advantage": False}
+        return pfo.loss(output, batch, hparams, **options)[0]
+
+    return jax.grad(loss, allow_int=True)(pair[1])
+
+
+@pytest.mark.parametrize("coefficient", [0.3, 1.0, 5.0])
+def test_a_blocked_sample_has_no_gradient_whatever_the_coefficient(pair, batch, coefficient):
+    """Not a part of it below 1, and not one that goes the other way above."""
+    off, on = (clip_grads(pair, batch, feature_coef=c) for c in (0.0, coefficient))
+    assert (np.abs(off.policy.logits).max(-1) > 1e-4).all()
+    np.testing.assert_array_equal(on.policy.logits, 0.0)
+
+
+def test_each_networks_drift_gates_its_own_loss(pair, batch):
+    """With "both" the critic's drift gates the value's loss, and the actor's the policy's; with "actor" the value learns on."""
+    old, new = pair
+    for still, moved in (("actor", "critic"), ("critic", "actor")):
+        mixed = (old, new.replace(**{still: getattr(old, still)}))
+        on = clip_grads(mixed, batch, networks="both", feature_coef=2.0)
+        blocked = {"actor": on.policy.logits, "critic": on.value}
+        assert (blocked[moved] == 0).all(), moved
+        assert np.abs(blocked[still]).max() > 1e-4, still
+    on = clip_grads(pair, batch, networks="actor", feature_coef=2.0)
+    assert np.abs(on.value).max() > 1e-4
+
+
+def test_a_shared_torsos_drift_counts_once(pair, batch):
+    """As a penalty; and it gates both losses."""
+    old, new = (output.replace(critic=output.actor) for output in pair)
+    batch = batch.replace(old=old)
+    config = prx.ALGORITHMS["pfo"].config(shared_torso=True, feature_networks="both", normalize_advantage=False)
+    rule = pfo.rule(config, prx.Discrete(2))
+    total, metrics = rule.loss(new, batch, HPARAMS)
+    drift = pfo.drift(new.actor, old.actor).mean()
+    np.testing.assert_allclose(metrics["feature_loss"], drift, rtol=1e-6)
+    base, _ = ppo.loss(new, batch, HPARAMS, normalize_advantage=False)
+    np.testing.assert_allclose(total, base + drift, rtol=1e-5)
+    on = clip_grads((old, new), batch, networks="shared", feature_coef=2.0)
+    assert (on.policy.logits == 0).all()
+    assert (on.value == 0).all()
+
+
+def test_the_drift_of_features_after_the_activation(pair):
+    new, old = (np.asarray(output.actor.features) for output in reversed(pair))
+    got = pfo.drift(pair[1].actor, pair[0].actor, part="feature")
+    np.testing.assert_allclose(got, ((new - old) ** 2).mean(-1), rtol=1e-5)
+    rule = pfo.rule(prx.ALGORITHMS["pfo"].config(feature_part="feature"), prx.Discrete(2))
+    assert rule.loss.keywords["part"] == "feature"
+
+
 def test_defaults_are_those_of_ppo():
     """Differences of results must come from the one function that differs."""
     ppo_defaults, pfo_defaults = (

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import purejaxrl_ext as prx
+from purejaxrl_ext.loops import f32
 from purejaxrl_ext.networks import policies
-from purejaxrl_ext.rules import ppo
+from purejaxrl_ext.rules import ppo, reinforce
 
 HPARAMS = ppo.PPOHparams()
 
@@ -144,6 +145,49 @@ def test_rule_passes_the_config_on(batch):
         assert rule.loss(output, batch, HPARAMS)[0] == ppo.loss(output, batch, HPARAMS, normalize_advantage=on)[0]
 
 
+def two_steps():
+    """A rollout of two steps of one environment."""
+    logits = jnp.array([[[1.0, 0.0]], [[0.0, 2.0]]])
+    return prx.Rollout(
+        obs=jnp.zeros((2, 1, 1)),
+        action=jnp.array([[0], [0]]),
+        reward=jnp.array([[1.0], [1.0]]),
+        terminated=jnp.array([[False], [True]]),
+        truncated=jnp.zeros((2, 1), bool),
+        output=prx.Output(policy=prx.Categorical(logits), value=jnp.array([[2.0], [3.0]])),
+        next_output=prx.Output(value=jnp.array([[3.0], [50.0]])),
+        next_online=(),
+        discount=jnp.full((2, 1), 0.5),
+    )
+
+
+def test_advantages_normalised_over_the_whole_batch(batch):
+    """Once, before the epochs, and the value's target is as it was; a minibatch is then taken as it is."""
+    config = prx.ALGORITHMS["ppo"].config(normalize_advantage="batch")
+    rule = ppo.rule(config, prx.Discrete(3))
+    plain, normal = ppo.targets(two_steps(), HPARAMS), rule.targets(two_steps(), HPARAMS)
+    np.testing.assert_allclose(normal.advantage, ppo.normalize(plain.advantage), rtol=1e-6)
+    np.testing.assert_allclose(np.abs(normal.advantage), 1.0, rtol=1e-5)
+    np.testing.assert_array_equal(normal.target, plain.target)
+    output = batch.old.replace(policy=prx.Categorical(batch.old.policy.logits * 0.5))
+    assert rule.loss(output, batch, HPARAMS)[0] == ppo.loss(output, batch, HPARAMS, normalize_advantage=False)[0]
+    assert prx.ALGORITHMS["ppo"].config(normalize_advantage=True) == prx.ALGORITHMS["ppo"].config()
+
+
+@pytest.mark.parametrize("steps", [0.0, 25.0, 100.0, 1e6])
+def test_clip_range_and_entropy_are_annealed(steps):
+    """Linear to 0, each over its own steps, and nothing else; 0 steps keep what they are, bit for bit."""
+    hparams = f32(dataclasses.replace(HPARAMS, clip_anneal_steps=100.0, entropy_anneal_steps=50.0))
+    got = ppo.schedule(hparams, jnp.float32(steps))
+    np.testing.assert_allclose(got.clip_eps, 0.2 * max(0.0, 1 - steps / 100), rtol=1e-6)
+    np.testing.assert_allclose(got.entropy_coef, 0.01 * max(0.0, 1 - steps / 50), rtol=1e-6)
+    assert got.replace(clip_eps=0, entropy_coef=0) == hparams.replace(clip_eps=0, entropy_coef=0)
+    assert ppo.schedule(f32(HPARAMS), jnp.float32(steps)) == f32(HPARAMS)
+    reinforces = f32(reinforce.REINFORCEHparams(entropy_coef=0.1, entropy_anneal_steps=50.0))
+    got = reinforce.schedule(reinforces, jnp.float32(steps))
+    np.testing.assert_allclose(got.entropy_coef, 0.1 * max(0.0, 1 - steps / 50), rtol=1e-6)
+
+
 def test_an_overflowing_ratio_stays_finite():
     """One sample whose probability exploded would otherwise cost the run."""
     logits = jnp.array([[-200.0, 0.0]])
@@ -160,25 +204,14 @@ def test_an_overflowing_ratio_stays_finite():
 
 def test_targets_are_gae_and_value():
     """The advantage, G = A + V, and the log-probability of what was done, on a rollout of two steps."""
-    logits = jnp.array([[[1.0, 0.0]], [[0.0, 2.0]]])
-    rollout = prx.Rollout(
-        obs=jnp.zeros((2, 1, 1)),
-        action=jnp.array([[0], [0]]),
-        reward=jnp.array([[1.0], [1.0]]),
-        terminated=jnp.array([[False], [True]]),
-        truncated=jnp.zeros((2, 1), bool),
-        output=prx.Output(policy=prx.Categorical(logits), value=jnp.array([[2.0], [3.0]])),
-        next_output=prx.Output(value=jnp.array([[3.0], [50.0]])),
-        next_online=(),
-        discount=jnp.full((2, 1), 0.5),
-    )
+    rollout = two_steps()
     hparams = dataclasses.replace(HPARAMS, gamma=0.5, gae_lambda=0.5)
     batch = ppo.targets(rollout, hparams)
     last = 1.0 - 3.0
     first = 1.0 + 0.5 * 3.0 - 2.0 + 0.25 * last
     np.testing.assert_allclose(batch.advantage[:, 0], [first, last], rtol=1e-6)
     np.testing.assert_allclose(batch.target[:, 0], [first + 2.0, last + 3.0], rtol=1e-6)
-    expected = numpy_log_softmax(np.asarray(logits)[:, 0])[:, 0]
+    expected = numpy_log_softmax(np.asarray(rollout.output.policy.logits)[:, 0])[:, 0]
     np.testing.assert_allclose(batch.log_prob[:, 0], expected, rtol=1e-5)
 
 

@@ -56,6 +56,57 @@ def test_lambda_return_is_the_loop(data, gamma, lambda_):
     np.testing.assert_allclose(returns.lambda_return(*arrays, gamma, lambda_), expected, rtol=2e-5, atol=2e-5)
 
 
+def late_lambda_returns(reward, done, values, gamma, lambda_, stored):
+    """A backward scan over one environment whose carried value belongs to a state too late.
+
+    It begins at the last step but one with the value after the last, and goes on with what a step has stored: that of the state
+    where it "starts" (right from there on: PQN's own code, purejaxql issue 12), or where it "lands" (rejax, issues 34 and 35).
+
+    Args:
+        reward, done: ``[T]``.
+        values: ``[T + 1]``, of each state and of the one after the last step.
+    """
+    carried = values[-1] * (1 - done[-1])
+    target = np.zeros(len(reward))
+    target[-1] = reward[-1] + gamma * carried
+    for t in reversed(range(len(reward) - 1)):
+        mixed = (1 - lambda_) * carried + lambda_ * target[t + 1]
+        target[t] = reward[t] + gamma * mixed * (1 - done[t])
+        carried = values[t] if stored == "starts" else values[t + 1]
+    return target
+
+
+@pytest.mark.parametrize("end", [None, 3])
+@pytest.mark.parametrize("stored", ["starts", "lands"])
+def test_a_lambda_return_one_state_late_would_show(stored, end):
+    """Defects of two libraries: where they differ from the λ-return, and by how much. γ(1 − λ) times the difference of the values of
+    two successive states, which earlier steps take on with (γλ)^k, up to an end of an episode."""
+    rng = np.random.default_rng(3)
+    steps, gamma, lambda_ = 8, 0.9, 0.65
+    reward, values = rng.normal(size=steps), rng.normal(size=steps + 1)
+    done = np.zeros(steps, bool) if end is None else np.arange(steps) == end
+    arrays = (jnp.asarray(x, jnp.float32)[:, None] for x in (reward, values[1:]))
+    ends = jnp.asarray(done)[:, None]
+    right = returns.lambda_return(*arrays, ends, jnp.zeros_like(ends), gamma, lambda_)[:, 0]
+    wrong = late_lambda_returns(reward, done, values, gamma, lambda_, stored)
+
+    late = np.zeros(steps)
+    late[-2] = values[-1] - values[-2]
+    if stored == "lands":
+        late[:-1] = values[2:] - values[1:-1]
+    expected = np.zeros(steps)
+    for t in reversed(range(steps - 1)):
+        expected[t] = 0.0 if done[t] else gamma * ((1 - lambda_) * late[t] + lambda_ * expected[t + 1])
+    np.testing.assert_allclose(wrong - right, expected, atol=1e-5)
+    differs = np.abs(wrong - right) > 1e-4
+    assert differs[-2]
+    assert not differs[-1]
+    if end is not None:
+        # Up to the end of an episode the reference is right; the other is late within every episode.
+        assert differs[:end].any() == (stored == "lands")
+        assert not differs[end]
+
+
 @pytest.mark.parametrize("gamma", [0.9, 1.0])
 @pytest.mark.parametrize("n", [1, 2, 5, T + 3])
 def test_n_step_return_is_the_loop(data, gamma, n):
