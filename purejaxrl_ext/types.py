@@ -44,6 +44,7 @@ class Box:
 
     @property
     def n(self) -> int:
+        """Entries of an action."""
         return len(self.low)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "purejaxrl_ext"
-MAX_FILE, MAX_FUNCTION = 400, 60
+MAX_FILE, MAX_FUNCTION = 400, 50  # lines; a function's without its docstring
 
 SHARED = {"types", "errors"}
 PARTS = SHARED | {"networks", "rules", "representation"}
@@ -37,42 +37,6 @@ KEPT = {
     "gymnax": "envs/gymnax.py",
     "brax": "envs/brax.py",
     "matplotlib": "analysis/",
-}
-# What is being taken apart.
-LONG_FILES = {"loops/on_policy.py", "sweeps/run.py", "sweeps/sweep.py", "analysis/stats.py", "algorithms/config.py"}
-LONG_FUNCTIONS = {
-    "analysis/plots.py curves",
-    "envs/make.py make_env",
-    "loops/on_policy.py off_policy",
-    "loops/on_policy.py on_policy",
-    "sweeps/program.py program",
-}
-UNDOCUMENTED = {
-    "algorithms/config.py ActorCriticConfig.feature_activation",
-    "algorithms/config.py DQNConfig.steps_per_update",
-    "algorithms/config.py LoopConfig.pool_size",
-    "algorithms/config.py OnPolicyConfig.steps_per_update",
-    "algorithms/config.py at_least",
-    "algorithms/config.py choice",
-    "algorithms/config.py flag",
-    "algorithms/config.py positive",
-    "envs/drawing.py Canvas.at",
-    "envs/drawing.py Canvas.box",
-    "envs/drawing.py Canvas.circle",
-    "envs/mdps.py MDP.num_actions",
-    "envs/mdps.py MDP.num_states",
-    "loops/memory.py FeedForward.initial_carry",
-    "loops/memory.py FeedForward.sequence",
-    "loops/memory.py Recurrent.sequence",
-    "loops/normalize.py empty",
-    "networks/recurrent.py RecurrentActorCritic.initial_carry",
-    "sweeps/checkpoints.py ArraysHandler.async_save",
-    "sweeps/checkpoints.py ArraysHandler.save",
-    "sweeps/run.py Outcome.blank",
-    "sweeps/run.py Plan.num_updates",
-    "sweeps/run.py Plan.wave_seeds",
-    "sweeps/run.py Stop.raise_if_asked",
-    "types.py Box.n",
 }
 
 SOURCES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
@@ -190,16 +154,17 @@ def test_sweeps_name_no_algorithm():
 
 def test_no_file_is_too_long():
     lines = {path.relative_to(ROOT).as_posix(): path.read_text().count("\n") for path in ROOT.rglob("*.py")}
-    assert not {file for file, count in lines.items() if count > MAX_FILE} - LONG_FILES
+    assert not {file for file, count in lines.items() if count > MAX_FILE}
 
 
 def test_no_function_is_longer_than_a_screen():
     long = set()
     for file, tree in SOURCES.items():
         for name, node in functions(tree):
-            if isinstance(node, Function) and node.end_lineno - node.lineno >= MAX_FUNCTION:
+            told = len((ast.get_docstring(node, clean=False) or "").split("\n")) if isinstance(node, Function) else 0
+            if isinstance(node, Function) and node.end_lineno - node.lineno + 1 - told > MAX_FUNCTION:
                 long.add(f"{file} {name}")
-    assert not long - LONG_FUNCTIONS
+    assert not long
 
 
 def test_everything_public_has_a_docstring():

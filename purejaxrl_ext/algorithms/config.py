@@ -224,6 +224,7 @@ class DQNConfig(LoopConfig):
 
     @property
     def steps_per_update(self) -> int:
+        """Environment steps of one ``step``, over all environments."""
         assert self.env_steps_per_update is not None
         return self.env_steps_per_update * self.updates_per_step
 

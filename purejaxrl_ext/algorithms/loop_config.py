@@ -163,42 +163,50 @@ class OnPolicyConfig(LoopConfig):
 
     @property
     def steps_per_update(self) -> int:
+        """Environment steps of one update, over all environments."""
         assert self.num_steps is not None
         return self.num_envs * self.num_steps
 
 
 def as_tuple(value: Any) -> Any:
+    """Lists, also inside, as tuples."""
     return tuple(as_tuple(v) for v in value) if isinstance(value, list | tuple) else value
 
 
 def sizes(config: Any, field: str) -> None:
+    """Raise ``ValueError`` unless a field is None or a sequence of positive ints."""
     value = getattr(config, field)
     ok = value is None or (isinstance(value, tuple) and all(is_int(s) and s > 0 for s in value))
     check(ok, field, value, "a sequence of positive ints")
 
 
 def choice(config: Any, field: str, *allowed: Any) -> None:
+    """Raise ``ValueError`` unless a field has one of the allowed values."""
     value = getattr(config, field)
     check(value in allowed, field, value, f"one of {', '.join(map(repr, allowed))}")
 
 
 def at_least(config: Any, least: int, *fields: str) -> None:
+    """Raise ``ValueError`` unless these fields are ints of at least ``least``."""
     for field in fields:
         value = getattr(config, field)
         check(is_int(value) and value >= least, field, value, f"an int of at least {least}")
 
 
 def above_zero(config: Any, field: str) -> None:
+    """Raise ``ValueError`` unless these fields are numbers greater than 0."""
     value = getattr(config, field)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     check(is_number and value > 0, field, value, "a number greater than 0")
 
 
 def positive(config: Any, *fields: str) -> None:
+    """Raise ``ValueError`` unless these fields are ints of at least 1."""
     at_least(config, 1, *fields)
 
 
 def flag(config: Any, *fields: str) -> None:
+    """Raise ``ValueError`` unless these fields are bools."""
     for field in fields:
         value = getattr(config, field)
         check(isinstance(value, bool), field, value, "True or False")

@@ -27,6 +27,7 @@ class Canvas:
         self.draw = ImageDraw.Draw(self.image)
 
     def at(self, point: Point) -> Point:
+        """A point in pixels."""
         return (point[0] - self.low) * self.scale, (self.top - point[1]) * self.scale
 
     def line(self, points: list[Point], color: tuple, width: float) -> None:
@@ -34,10 +35,12 @@ class Canvas:
         self.draw.line([self.at(p) for p in points], fill=color, width=max(1, round(width * self.scale)), joint="curve")
 
     def circle(self, center: Point, radius: float, color: tuple) -> None:
+        """A filled disc."""
         (x, y), r = self.at(center), radius * self.scale
         self.draw.ellipse([x - r, y - r, x + r, y + r], fill=color)
 
     def box(self, low: Point, high: Point, color: tuple) -> None:
+        """A filled rectangle between two corners."""
         (left, bottom), (right, top) = self.at(low), self.at(high)
         self.draw.rectangle([left, top, right, bottom], fill=color)
 

@@ -40,10 +40,12 @@ class MDP(struct.PyTreeNode):
 
     @property
     def num_states(self) -> int:
+        """S."""
         return self.transition.shape[-1]
 
     @property
     def num_actions(self) -> int:
+        """A."""
         return self.transition.shape[-2]
 
 

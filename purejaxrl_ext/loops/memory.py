@@ -40,12 +40,14 @@ class FeedForward(NamedTuple):
         return self.network.init(key, obs)
 
     def initial_carry(self, num_envs: int) -> PyTree:
+        """(): nothing is remembered."""
         return ()
 
     def step(self, params: PyTree, carry: PyTree, obs: Array, start: Array) -> tuple[PyTree, Output]:
         return carry, self.network.apply(params, obs)
 
     def sequence(self, params: PyTree, carry: PyTree, obs: Array, start: Array) -> Output:
+        """The Output of all steps ``[T, N, ...]``."""
         output = self.network.apply(params, flatten(obs))
         return jax.tree.map(lambda x: x.reshape(*obs.shape[:2], *x.shape[1:]), output)
 
@@ -77,6 +79,7 @@ class Recurrent(NamedTuple):
         return carry, jax.tree.map(lambda x: x[0], output)
 
     def sequence(self, params: PyTree, carry: PyTree, obs: Array, start: Array) -> Output:
+        """The Output of all steps ``[T, N, ...]``, from the hidden state before the first."""
         return self.network.apply(params, obs, carry, start)[1]
 
     def samples(self, batch: PyTree, start: Array, carry: PyTree) -> Samples:

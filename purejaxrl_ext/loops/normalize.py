@@ -38,6 +38,7 @@ class Normalizer(struct.PyTreeNode):
 
 
 def empty(shape: tuple[int, ...]) -> Statistics:
+    """Statistics of nothing, of entries of a ``shape``."""
     return Statistics(jnp.zeros(shape), jnp.ones(shape), jnp.zeros(()))
 
 

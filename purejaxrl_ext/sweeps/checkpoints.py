@@ -80,12 +80,15 @@ class ArraysHandler(ocp.AsyncCheckpointHandler):
     FILE = "arrays.npz"
 
     async def async_save(self, directory: Any, args: Arrays) -> list[Any]:
+        """Write ``args.item`` in the background."""
+
         async def write() -> None:
             np.savez(str(directory / self.FILE), **entries(args.item))
 
         return [ocp.future.CommitFutureAwaitingContractedSignals(write())]
 
     def save(self, directory: Any, args: Arrays) -> None:
+        """Not used: orbax calls it only without a background."""
         raise NotImplementedError("the manager saves in the background")
 
     def restore(self, directory: Any, args: Arrays) -> PyTree:

@@ -77,9 +77,11 @@ class Plan:
         return [s for s in self.slots if s != results.PADDING]
 
     def num_updates(self, arm: str) -> int:
+        """Updates of an arm's runs."""
         return self.arms[arm].num_updates(self.total_steps)
 
     def wave_seeds(self, wave: Wave) -> list[int]:
+        """A wave's seeds, the last one repeated up to its width."""
         seeds = self.slots[wave.start : wave.stop]
         return seeds + seeds[-1:] * (wave.width - len(seeds))
 

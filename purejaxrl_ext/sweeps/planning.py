@@ -121,6 +121,7 @@ def grown(
 
 
 def has_grown(plan: Plan, config: dict[str, Any]) -> bool:
+    """Whether a plan is larger than the one that ``config.json`` holds."""
     now = json.loads(json.dumps(plan.config()))
     return checkpoints.difference(now, {key: config.get(key) for key in now}) is not None
 

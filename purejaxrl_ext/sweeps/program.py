@@ -68,6 +68,7 @@ class SideBySide:
 
     @property
     def mesh(self) -> Mesh:
+        """The devices."""
         return Mesh(np.array(self.devices), (AXIS if self.shared else "run",))
 
     @property
@@ -77,10 +78,12 @@ class SideBySide:
 
     @property
     def state_specs(self) -> State:
+        """How a State is divided: all but the update count as the runs are."""
         return State.axes(self.runs_spec, P())
 
     @property
     def hparam_specs(self) -> PyTree:
+        """How hparams are divided: what is swept as the runs are."""
         return _per_field(self.axes, self.runs_spec, P())
 
     def jit(self, function: Any, in_specs: Any, out_specs: Any, donate: tuple[int, ...] = ()) -> Any:

@@ -41,6 +41,7 @@ class Stop:
         self._restore()
 
     def raise_if_asked(self, message: str) -> None:
+        """Stop now, with a message, if a signal has come."""
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt(message)
         if self.signal is not None:

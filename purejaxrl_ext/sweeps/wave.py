@@ -62,6 +62,7 @@ class Outcome:
 
     @classmethod
     def blank(cls, plan: Plan) -> Outcome:
+        """All of a plan, NaN."""
         shape = tuple(plan.blank().sizes[d] for d in results.dims(plan.grid))
         data = {name: np.full(shape, np.nan, np.float32) for name in plan.metrics()}
         return cls(data, np.full(shape[:-1], np.nan, np.float32))

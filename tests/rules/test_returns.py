@@ -79,8 +79,8 @@ def late_lambda_returns(reward, done, values, gamma, lambda_, stored):
 @pytest.mark.parametrize("end", [None, 3])
 @pytest.mark.parametrize("stored", ["starts", "lands"])
 def test_a_lambda_return_one_state_late_would_show(stored, end):
-    """Defects of two libraries: where they differ from the λ-return, and by how much. γ(1 − λ) times the difference of the values of
-    two successive states, which earlier steps take on with (γλ)^k, up to an end of an episode."""
+    """Defects of two libraries: where they differ from the λ-return, and by how much. γ(1 − λ) times the difference of the
+    values of two successive states, which earlier steps take on with (γλ)^k, up to an end of an episode."""
     rng = np.random.default_rng(3)
     steps, gamma, lambda_ = 8, 0.9, 0.65
     reward, values = rng.normal(size=steps), rng.normal(size=steps + 1)
