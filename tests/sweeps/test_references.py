@@ -99,7 +99,7 @@ def stored(value):
         Module(),
         Module(activation=nn.gelu, inner=Module(widths=(1,))),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_it_comes_back(value):
     assert lost(stored(value)) is None
