@@ -47,3 +47,14 @@ def test_readme_environment_learns():
     names = {"dataclass": dataclass, "jnp": jnp, "prx": prx}
     exec(code, names)
     assert float(names["ds"]["episode_return"].isel(update=-1).min()) > -6.0
+
+
+def test_readme_parts_of_ones_own_train():
+    """In a module of its own: a dataclass asks where it is from."""
+    text = (ROOT / "README.md").read_text()
+    code = text.split("<!-- example: seams -->")[1].split("```python\n")[1].split("```")[0]
+    names = {"__name__": __name__}
+    exec(code.replace("total_steps=20_000", "total_steps=2_000"), names)
+    assert names["ds"].sizes["pull_coef"] == 2
+    assert float(names["ds"]["moved"].isel(update=0).min()) > 0
+    assert float(names["ds"]["pull_penalty"].sel(pull_coef=0.0).max()) == 0.0

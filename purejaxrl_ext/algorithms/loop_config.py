@@ -60,7 +60,7 @@ class LoopConfig(NetworkConfig):
         metrics_every: updates between measurements of the representation (first and last always); 0: never.
         metrics_samples: at most so many samples, spread evenly over the update's data, enter them; 0: all. With a memory
             they are of whole sequences, the last of which may go beyond it.
-        reset_pool_size: initial states drawn per update, from which resets are served; 0: 1 per 16 environment steps, at
+        reset_pool_size: initial states drawn per update, from which resets are served; 0: 1 per 4 environment steps, at
             least one per environment, and one for each episode that the time limit ends.
         time_limit_terminates: treat a time limit as the end, with no value beyond it.
         normalize_observations: False, ``"running"`` (statistics of all data so far, from the first update on; True means
@@ -107,7 +107,7 @@ class LoopConfig(NetworkConfig):
     @property
     def pool_size(self) -> int:
         """Initial states drawn per update, also where the environment has not settled their number."""
-        return self.reset_pool_size or max(self.num_envs, self.steps_per_update // 16)
+        return self.reset_pool_size or max(self.num_envs, self.steps_per_update // 4)
 
 
 @dataclass(frozen=True)

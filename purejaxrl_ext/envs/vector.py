@@ -89,13 +89,13 @@ def vec_step(
 
 
 def default_pool_size(env: Environment, num_envs: int, env_steps: int) -> int:
-    """Initial states to draw for so many steps over N environments: one per 16 steps, at least one per environment, and one
+    """Initial states to draw for so many steps over N environments: one per 4 steps, at least one per environment, and one
     for each episode that a time limit ends.
 
     More episodes may end, where they are shorter; then some begin alike (of which a sweep warns).
     """
     by_limit = 0 if env.time_limit is None else num_envs * -(-env_steps // (num_envs * env.time_limit))
-    return max(num_envs, env_steps // 16, by_limit)
+    return max(num_envs, env_steps // 4, by_limit)
 
 
 def max_truncations(env: Environment, num_steps: int) -> int:

@@ -197,7 +197,7 @@ def first_normalizer(env: Environment, config: Any, key: Array) -> Any:
         reset_key, step_key = jax.random.split(key)
         num_steps = -(-config.normalizer_steps // config.num_envs)
         fresh = vec_reset(env, reset_key, config.num_envs)
-        _, obs, _, _ = random_steps(env, fresh, step_key, num_steps, config.normalizer_steps // 16)
+        _, obs, _, _ = random_steps(env, fresh, step_key, num_steps, config.normalizer_steps // 4)
         normalizer = normalize.take_in(normalizer, obs)
     return normalizer
 

@@ -54,9 +54,9 @@ def test_initial_states_for_all_episodes_that_a_time_limit_ends():
     """One-step episodes, 16 × 32 steps: 32 initial states for 512 resets would show each 16 times."""
     one_step = prx.make("ppo", Clock(time_limit=1), num_envs=16, num_steps=32)
     assert one_step.config.pool_size == 512
-    assert default_pool_size(Clock(), 16, 512) == 32
-    assert default_pool_size(Clock(time_limit=500), 4, 512) == 32
-    assert default_pool_size(Clock(time_limit=5), 4, 512) == 4 * 26
+    assert default_pool_size(Clock(), 16, 512) == 128
+    assert default_pool_size(Clock(time_limit=500), 4, 512) == 128
+    assert default_pool_size(Clock(time_limit=5), 4, 512) == 128
     given = prx.make("ppo", Clock(time_limit=1), num_envs=16, num_steps=32, reset_pool_size=7)
     assert given.config.pool_size == 7
     rows = tiny("dqn", Clock(time_limit=1), prefill_steps=40).init(KEY).replay.obs[:40, 0]
