@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 from collections.abc import Iterable
 from typing import Any
@@ -12,33 +11,6 @@ def check(ok: bool, field: str, value: Any, allowed: str) -> None:
     """Raise ``ValueError`` naming ``field``, its ``value`` and what is ``allowed`` unless ``ok``."""
     if not ok:
         raise ValueError(f"{field}={value!r} is not allowed: it must be {allowed}")
-
-
-def check_hashable(field: str, value: Any) -> None:
-    """Raise ``ValueError`` naming what inside ``value`` cannot be hashed: equal settings share one compiled program."""
-    try:
-        hash(value)
-    except TypeError:
-        path, part = _unhashable(value)
-        allowed = "something that can be hashed, such as a tuple for a list, or held by a class with its own __eq__ and __hash__"
-        raise ValueError(f"{field}{path}={part!r} is not allowed: it must be {allowed}") from None
-
-
-def _unhashable(value: Any) -> tuple[str, Any]:
-    """Path to the innermost part that cannot be hashed, and it."""
-    parts: list[tuple[str, Any]] = []
-    if dataclasses.is_dataclass(value):
-        parts = [(f".{f.name}", getattr(value, f.name, None)) for f in dataclasses.fields(value)]
-    elif isinstance(value, tuple):
-        names = getattr(value, "_fields", None) or range(len(value))
-        parts = [(f".{n}" if isinstance(n, str) else f"[{n}]", v) for n, v in zip(names, value, strict=True)]
-    for step, part in parts:
-        try:
-            hash(part)
-        except TypeError:
-            path, inner = _unhashable(part)
-            return step + path, inner
-    return "", value
 
 
 def is_int(value: Any) -> bool:
