@@ -146,8 +146,8 @@ def program(loop: Any, axes: Any, devices: tuple, together: int, num_runs: int) 
 def isolate(before: State, after: State, diverged_at: Array, logged: Metrics) -> tuple[State, Array, Metrics]:
     """Keep a run's last finite values from the update on at which its loss or parameters are not finite.
 
-    What it learned (weights, optimiser, statistics) stays as it was before that update; its later metrics are NaN. No other
-    run is touched, and one that stays finite gets its own values back.
+    What it learned (weights, optimiser, statistics, what interventions keep) stays as it was before that update; its later metrics
+    are NaN. No other run is touched, and one that stays finite gets its own values back.
 
     Args:
         before, after: one run's State around an update.
@@ -164,7 +164,7 @@ def isolate(before: State, after: State, diverged_at: Array, logged: Metrics) ->
     def keep(new: PyTree, old: PyTree) -> PyTree:
         return jax.tree.map(lambda x, y: jnp.where(is_fine, x, y), new, old)
 
-    learned = ("params", "opt_state", "target_params", "normalizer")
+    learned = ("params", "opt_state", "target_params", "normalizer", "memory")
     after = after.replace(**{name: keep(getattr(after, name), getattr(before, name)) for name in learned})
     return after, diverged_at, jax.tree.map(lambda x: jnp.where(was_fine, x, jnp.nan), logged)
 
