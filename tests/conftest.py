@@ -28,11 +28,19 @@ for variable, value in {
 
 import jax
 import jax.monitoring
+import jaxlib
 
 from purejaxrl_ext import devices
 from purejaxrl_ext.sweeps import program
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# No optimisation of machine code, and the older, faster emitters as long as there are any: a fifth of the time.
+QUICK = "--xla_backend_optimization_level=0"
+if jaxlib.version.__version_info__ < (0, 11):
+    QUICK += " --xla_cpu_use_fusion_emitters=false"
+
+LONGEST = ("test_resume", "test_notebooks", "test_contract", "test_cluster", "test_sweep", "test_pfo")
 
 # Warnings of other packages, each by name: what is not here fails a test.
 THIRD_PARTY = (
@@ -55,10 +63,27 @@ THIRD_PARTY = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--quick",
+        action="store_true",
+        help="let XLA compile quickly and not well, which most of the time goes into; leaves out tests marked optimized",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if config.option.quick:
+        os.environ["XLA_FLAGS"] += f" {QUICK}"  # before the first computation
+        config.option.markexpr = f"({config.option.markexpr or 'not optimized'}) and not optimized"
     config.addinivalue_line("filterwarnings", "error")
     for line in THIRD_PARTY:
         config.addinivalue_line("filterwarnings", line)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest first, so that no worker is left with it at the end."""
+    rank = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

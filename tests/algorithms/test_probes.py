@@ -101,6 +101,7 @@ def test_best_action(trained, kind, x, best):
     assert trained(kind, x)[1][best] > 0.95
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("policy", ["gaussian", "tanh_gaussian"])
 def test_continuous_action_finds_its_target(policy):
     """−(a − 2.5)² within [−2, 4]: neither the centre nor a bound."""

@@ -78,6 +78,7 @@ def test_episodes_of_all_devices_count_once():
     np.testing.assert_allclose(logged["episode_length"], (3 * short.sum() + 6 * long.sum()) / count, rtol=1e-6)
 
 
+@pytest.mark.optimized
 def test_devices_act_differently_and_learn_the_same():
     """Minibatches, epochs and two optimisers: the same weights, bit for bit; each environment with noise of its own."""
     algorithm = tiny("ppo", Echo(), num_envs=4, data_parallel=2, separate_optimizers=True, metrics_every=0)
@@ -93,6 +94,7 @@ def test_devices_act_differently_and_learn_the_same():
     assert jax.tree.map(np.shape, state) == jax.tree.map(np.shape, first)
 
 
+@pytest.mark.optimized
 def test_a_sweep_that_was_stopped_goes_on_bit_for_bit(trained, tmp_path, monkeypatch):
     """Also in chunks of another length. Its seeds, which the devices do not divide, are those of ``train``."""
     settings = {"num_seeds": 3, "total_steps": UPDATES * NUM_ENVS * NUM_STEPS, "progress": False}

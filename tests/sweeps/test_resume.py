@@ -169,6 +169,7 @@ def test_killed_at_random_moments_many_times(unkilled, tmp_path, seed):
             equal_trees(*(prx.load_states(path, arm, update).state for path in (unkilled, tmp_path / "x")))
 
 
+@pytest.mark.optimized
 def test_stopped_by_an_error(whole, stopped):
     same(prx.resume(stopped, progress=False), whole[1])
     same_states(stopped, whole[0], whole[1])
@@ -503,6 +504,7 @@ def test_other_conditions_are_told(whole, stopped):
 # --- extended --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.optimized
 def test_more_steps_seeds_and_arms(arms, whole, tmp_path):
     """What is there is used; what is new is as if it had been there from the start, in waves of the same width."""
     shutil.copytree(whole[0], tmp_path / "x")
@@ -623,6 +625,7 @@ def test_what_cannot_be_imported_has_to_be_given_again(stop_after, tmp_path):
 # --- waves and memory --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.optimized
 def test_waves_of_one_width_are_bit_for_bit_whatever_their_number(arms, whole):
     more = prx.sweep(arms, **SETTINGS | {"seeds": [7, 3, 5, 9, 1, 2, 8]})
     same(more.sel(seed=[7, 3]), whole[1].sel(seed=[7, 3]))
@@ -730,6 +733,7 @@ def test_an_error_that_is_not_of_memory_is_raised(arms, monkeypatch):
 # --- isolation -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.optimized
 def test_a_diverging_cell_touches_no_other(arms):
     grids = ({"learning_rate": [1e-3, x]} for x in (2e-3, 1e6, 1e30))
     with pytest.warns(
@@ -750,6 +754,7 @@ def test_a_learning_rate_of_a_million_diverges_alone():
     same(wild.sel(learning_rate=1e-3), healthy.sel(learning_rate=1e-3))
 
 
+@pytest.mark.optimized
 def test_a_run_that_diverges_keeps_its_last_finite_values_also_across_a_stop(stop_after, tmp_path):
     """NaN rewards from step 50 on, which is in update 6, for the seeds that drew a bad first state."""
     algorithm = tiny("ppo", Poison(share=0.3, after=50), normalize_rewards=True)

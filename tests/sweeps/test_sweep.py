@@ -92,12 +92,14 @@ def test_shorter_arms_are_padded_with_nan():
 # --- exactness -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.optimized
 def test_the_same_again_is_bit_for_bit_and_compiles_nothing(algorithm, dataset, compilations):
     again = run(algorithm)
     assert not compilations
     same(again, dataset)
 
 
+@pytest.mark.optimized
 def test_another_length_compiles_nothing_and_its_updates_are_the_same(algorithm, dataset, compilations):
     shorter = run(algorithm, total_steps=9 * PER_UPDATE)
     assert not compilations
@@ -116,6 +118,7 @@ def test_other_hparams_compile_nothing(dataset, compilations):
     assert not np.array_equal(other["loss"], dataset["loss"])
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(("capacity", "seconds"), [(1, 1.0), (7, 1e9)])
 def test_chunks_of_another_length_give_the_same_bits(algorithm, dataset, monkeypatch, capacity, seconds):
     """Neither one update a chunk nor seven, which do not divide the run."""
@@ -127,6 +130,7 @@ def test_chunks_of_another_length_give_the_same_bits(algorithm, dataset, monkeyp
         equal_trees(prx.load_state(again, seed=seed), prx.load_state(dataset, seed=seed))
 
 
+@pytest.mark.optimized
 def test_seeds_are_who_they_are_in_any_order(algorithm, dataset):
     """Seed s is ``jax.random.key(s)``, wherever it stands."""
     other = run(algorithm, seeds=[5, 11, 7])
@@ -166,6 +170,7 @@ def test_a_cell_that_diverges_is_named_and_marked(grid):
     assert np.isnan(ds["diverged_at"].sel(learning_rate=1e-3)).all()
 
 
+@pytest.mark.optimized
 def test_a_cell_that_diverges_leaves_the_others_alone(algorithm, grid):
     healthy = run(algorithm, seeds=[4, 9], grid={"learning_rate": [1e-3, 2e-3]})
     for name in healthy.data_vars:
@@ -173,6 +178,7 @@ def test_a_cell_that_diverges_leaves_the_others_alone(algorithm, grid):
         np.testing.assert_array_equal(a, b, err_msg=name)
 
 
+@pytest.mark.optimized
 def test_nan_in_one_seed_is_reported_by_seed_and_touches_no_other():
     """The same program with and without the poisoned seed among its four."""
     poisoned_env = Poison()
@@ -249,6 +255,7 @@ def test_without_kept_states_there_are_none(algorithm):
 # --- evaluation ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.optimized
 def test_evaluation_every_so_many_updates_changes_nothing_else(algorithm, dataset):
     ds = run(algorithm, eval_every=5, eval_episodes=4)
     due = np.isin(np.arange(UPDATES), [4, 9, 14, 19, UPDATES - 1])
