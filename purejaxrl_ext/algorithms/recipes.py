@@ -71,7 +71,7 @@ def actor_critic(config: Any, env: Environment) -> networks.ActorCritic:
         "state_dependent_std": config.state_dependent_std,
     }
     if config.critic_hidden_sizes is not None:
-        settings["critic_torso"] = torso(config).clone(hidden_sizes=config.critic_hidden_sizes)
+        settings["value_torso"] = torso(config).clone(hidden_sizes=config.critic_hidden_sizes)
     if config.memory is None:
         return networks.ActorCritic(**settings)
     return networks.RecurrentActorCritic(**settings, memory=config.memory, memory_size=config.memory_size)

@@ -26,7 +26,7 @@ class ActorCritic(nn.Module):
         num_actions: number of discrete actions, or of an action's entries.
         policy: ``"categorical"``, ``"gaussian"`` (scale a parameter, independent of the state) or ``"tanh_gaussian"``
             (scale a softplus of the features).
-        critic_torso: makes the value's, where it is another; None: ``torso``.
+        value_torso: makes the value's, where it is another; None: ``torso``.
         initial_log_std: log of a Gaussian's first scale.
         state_dependent_std: the scale of ``"gaussian"`` is exp of a head on the policy's features, its log within
             ``LOG_STD_BOUNDS``.
@@ -40,7 +40,7 @@ class ActorCritic(nn.Module):
     torso: Torso
     shared_torso: bool = False
     initializer: str = "orthogonal"
-    critic_torso: Torso | None = None
+    value_torso: Torso | None = None
     initial_log_std: float = 0.0
     state_dependent_std: bool = False
 
@@ -56,7 +56,7 @@ class ActorCritic(nn.Module):
 
     def torso_of(self, part: str) -> Torso:
         """The torso of one of ``parts``."""
-        return self.critic_torso if part == "critic" and self.critic_torso is not None else self.torso
+        return self.value_torso if part == "critic" and self.value_torso is not None else self.torso
 
     def layers(self, params: PyTree) -> tuple[Layer, ...]:
         """The hidden layers; see :mod:`~purejaxrl_ext.networks.structure`."""

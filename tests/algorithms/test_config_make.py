@@ -61,7 +61,6 @@ BAD = {
     "policy, Box": (made(env="Pendulum-v1", policy="categorical"), ["policy='categorical'", "'tanh_gaussian'"]),
     "normalize": (made(normalize_observations="runing"), ["normalize_observations='runing'", "'running'", "'frozen'"]),
     "flag": (made(normalize_advantage=1), ["normalize_advantage=1", "False, 'minibatch', 'batch'"]),
-    "optimisers": (made(shared_torso=True, separate_optimizers=True), ["separate_optimizers=True", "shared_torso"]),
     "feature_layers": (made("pfo", feature_layers="first"), ["feature_layers='first'", "'last'", "'all'"]),
     # Numbers.
     "entropy_coef": (made(entropy_coef=-0.1), ["entropy_coef=-0.1", "0 or greater"]),
@@ -91,8 +90,8 @@ BAD = {
     "observe, twice": (made(observe=(1, 1)), ["observe=(1, 1)", "different"]),
     "frame_stack": (made(frame_stack=0), ["frame_stack=0", "at least 1"]),
     "frame_stack, bool": (made(frame_stack=True), ["frame_stack=True", "int"]),
-    "memory": (made(memory="lstm"), ["memory='lstm'", "'gru'"]),
-    "memory_size": (made(memory_size=8), ["memory_size=8", "memory='gru'"]),
+    "memory": (made(memory="rnn"), ["memory='rnn'", "'gru'", "'lstm'"]),
+    "memory_size": (made(memory_size=8), ["memory_size=8", "memory is 'gru' or 'lstm'"]),
     "memory, minibatches": (
         made(memory="gru", num_envs=4, num_minibatches=8),
         ["num_minibatches=8", "num_envs=4", "sequences"],

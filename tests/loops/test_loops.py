@@ -200,7 +200,7 @@ def test_every_sample_enters_every_epoch_once_and_shuffled():
         np.testing.assert_allclose(logged[f"sum{i}"], features[:, i].sum() / 4, rtol=1e-4)
     assert logged["size"] == 6
     assert logged["spread"] > 10
-    assert loop.state.opt_state[1].count == 3 * 4
+    assert loop.state.opt_state[0].count == 3 * 4
 
 
 def steps_of_the_parameters(loop, times, **hparams):

@@ -313,7 +313,7 @@ def test_what_cannot_be_is_refused():
     for name, settings, words in (
         ("ppo", {"memory": "elman"}, "memory='elman'.*'gru', 'lstm'"),
         ("pqn", {"memory": "gru", "num_envs": 4, "num_minibatches": 8}, "num_minibatches=8.*num_envs=4.*sequences"),
-        ("ppo", {"memory_size": 8}, "memory_size=8.*memory='gru'"),
+        ("ppo", {"memory_size": 8}, "memory_size=8.*memory is 'gru'"),
         ("ppo", {"memory": "gru", "memory_size": 0}, "memory_size=0"),
         ("ppo", {"memory": "gru", "num_envs": 4, "num_minibatches": 8}, "num_minibatches=8.*num_envs=4.*sequences"),
         ("dqn", {"memory": "gru"}, "unknown setting 'memory'"),

@@ -120,7 +120,9 @@ def test_q_values_are_the_means(atoms, dueling):
     if dueling:
         # The value's stream says what the actions' streams have on average.
         head = params["params"]["critic_value_head"]
-        np.testing.assert_allclose(returns.mean(1), output.critic.features @ head["kernel"] + head["bias"], atol=1e-5)
+        np.testing.assert_allclose(
+            returns.mean(1), output.critic.features @ head["kernel"] + head["bias"][None], atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("variant", [{}, ALL], ids=["plain", "all"])

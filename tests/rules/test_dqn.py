@@ -138,7 +138,7 @@ def test_corridor_has_its_known_values(name):
         ({"n_step": 5}, r"prefill_steps=8 .*at least n_step \* num_envs = 10"),
         ({"target_period": 2.5}, r"target_period=2.5 .*whole number"),
         ({"tau": 1.5}, r"tau=1.5 .*\[0, 1\]"),
-        ({"priority_exponent": 0.9}, r"priority_exponent=0.9 .*prioritized=True"),
+        ({"priority_exponent": 0.9}, r"priority_exponent=0.9 .*prioritized is True"),
         ({"prioritised": True}, r"Did you mean 'prioritized'"),
     ],
 )

@@ -182,7 +182,7 @@ def estimates(gamma, targets=reinforce.targets, **settings):
     def one(key):
         # Adam's first moment after one step from zero is (1 − β₁) times the gradient.
         state, _ = loop.step(loop.init(key, hparams), hparams)
-        return -state.opt_state[1].mu["params"]["theta"] / (1.0 - hparams.adam_b1)
+        return -state.opt_state[0].mu["params"]["theta"] / (1.0 - hparams.adam_b1)
 
     return np.asarray(jax.jit(jax.vmap(one))(jax.random.split(KEY, 2_000)))
 

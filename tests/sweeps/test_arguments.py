@@ -159,7 +159,7 @@ def test_a_schedule_that_ends_before_training_is_told(algorithm):
 
 def test_initial_states_that_repeat_are_told_once():
     """One-step episodes: 16 of them in an update, and two initial states."""
-    short = tiny("ppo", Clock(time_limit=1))
+    short = tiny("ppo", Clock(time_limit=1), reset_pool_size=2)
     with pytest.warns(RuntimeWarning, match="16 episodes began.* only 2 initial states.*reset_pool_size=16") as caught:
         prx.sweep(short, total_steps=3 * PER_UPDATE, progress=False)
     assert len([w for w in caught if "initial states" in str(w.message)]) == 1

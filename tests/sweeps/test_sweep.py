@@ -359,9 +359,9 @@ def test_progress_off_a_terminal_is_a_line_a_minute_and_one_at_the_end(capsys):
     bar = Progress(True, {"ppo": 100}, {"ppo": 1})
     bar.more_waves("ppo", 2)
     for _ in range(30):
-        bar.advance("ppo", 10, 80, np.array([3.0, np.nan]))
+        bar.advance("ppo", 10, 80, np.array([np.nan, 3.0]))
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("ppo: 300/300 steps") and line.endswith("return 3")
+    assert line.startswith("ppo: 300/300 steps") and line.endswith("return 3 (last 5 steps)")
     bar.printed -= 61.0
     bar.advance("ppo", 10, 80, np.array([np.nan]))
     assert capsys.readouterr().err.startswith("ppo: 310/300 steps")
