@@ -42,16 +42,10 @@ $(STAMP): pyproject.toml $(wildcard requirements/*.txt)
 study: $(STAMP)
 	@"$(BIN)/python" experiments/study.py $(ARGS)
 
-# Files side by side, a process per core. Most tests are of what a program says and are compiled quickly; those that compare
-# bits or read the program are compiled as users' are, and so are all if ARGS are given.
+# Files side by side, a process per core. ARGS="--quick" lets XLA compile quickly and leaves out what compares bits or reads programs.
 SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
 test: $(STAMP)
-ifeq ($(strip $(ARGS)),)
-	"$(BIN)/python" -m pytest -m "not learning" --quick $(SIDE_BY_SIDE)
-	"$(BIN)/python" -m pytest -m "not learning and optimized" $(SIDE_BY_SIDE)
-else
 	"$(BIN)/python" -m pytest -m "not learning" $(SIDE_BY_SIDE) $(ARGS)
-endif
 
 test-learning: $(STAMP)
 	"$(BIN)/python" -m pytest -m learning -n auto --dist worksteal $(ARGS)
