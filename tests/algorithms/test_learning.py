@@ -73,7 +73,8 @@ ARMS = {
 def test_memory_balances_a_pole_whose_velocities_are_hidden():
     """A policy of position and angle alone holds it for some 45 steps of 500."""
     arms = {arm: prx.make("ppo", "CartPole-v1", **POLE, **settings) for arm, settings in ARMS.items()}
-    ds = prx.sweep(arms, num_seeds=4, total_steps=400_000, progress=False, keep_states=True)
+    # Of eight GRUs one or two end below 350: the mean of four is below 400 now and then.
+    ds = prx.sweep(arms, num_seeds=8, total_steps=400_000, progress=False, keep_states=True)
     returns = {arm: greedy_returns(algorithm, ds, arm, 32) for arm, algorithm in arms.items()}
     assert returns["feed-forward"].max() < 100, returns
     assert returns["frames"].mean() >= 400, returns
