@@ -54,6 +54,27 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(base / "purejaxrl_ext" / "xla"))
 
 
+_TARGET: str | None = os.environ.get("PUREJAXRL_EXT_TARGET")
+
+
+def launches_cost() -> bool:
+    """Whether programs are made for an accelerator, on which the launch of a kernel costs more than the work of a small one: then
+    loops keep many small arrays in a few. On a CPU that costs a little."""
+    return (_TARGET or jax.default_backend()) != "cpu"
+
+
+@contextmanager
+def compiled_for(target: str) -> Iterator[None]:
+    """Inside, what is traced is meant for ``"gpu"``, ``"tpu"`` or ``"cpu"``, whatever JAX's default is: for a program that is
+    compiled here and run elsewhere, or to see here what is done there."""
+    global _TARGET
+    before, _TARGET = _TARGET, target
+    try:
+        yield
+    finally:
+        _TARGET = before
+
+
 _FORKED = False  # whether this process was forked from one in which JAX had started
 
 

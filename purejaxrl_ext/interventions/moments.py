@@ -77,7 +77,7 @@ def map_moments(function: Callable[..., Array], opt_state: PyTree, params: PyTre
         opt_state: the state.
         params: the parameters; ``others`` are trees of their structure.
     """
-    return _map_parts(
+    return map_parts(
         lambda part, *like: jax.tree.map(function, part, *like), lambda part: part, opt_state, params, *others
     )
 
@@ -90,7 +90,7 @@ def moments(opt_state: PyTree, params: PyTree) -> list[PyTree]:
         found.append(part)
         return part
 
-    _map_parts(note, lambda part: part, opt_state, params)
+    map_parts(note, lambda part: part, opt_state, params)
     return found
 
 
@@ -101,9 +101,9 @@ def restart(opt_state: PyTree, params: PyTree, where: PyTree) -> PyTree:
         return jax.tree.map(lambda x, c: jnp.where(c, jnp.zeros((), x.dtype), x), part, chosen)
 
     def of_ages(part: PyTree) -> PyTree:
-        return Ages(_map_parts(zero, lambda rest: rest, part.steps, params, where)) if isinstance(part, Ages) else part
+        return Ages(map_parts(zero, lambda rest: rest, part.steps, params, where)) if isinstance(part, Ages) else part
 
-    return _map_parts(zero, of_ages, opt_state, params, where)
+    return map_parts(zero, of_ages, opt_state, params, where)
 
 
 def restart_counts(opt_state: PyTree, params: PyTree) -> PyTree:
@@ -113,10 +113,10 @@ def restart_counts(opt_state: PyTree, params: PyTree) -> PyTree:
         whole = all(jnp.issubdtype(x.dtype, jnp.integer) for x in jax.tree.leaves(part))
         return jax.tree.map(jnp.zeros_like, part) if whole else part
 
-    return _map_parts(lambda part: part, zero, opt_state, params)
+    return map_parts(lambda part: part, zero, opt_state, params)
 
 
-def _map_parts(
+def map_parts(
     change: Callable[..., PyTree],
     change_rest: Callable[[PyTree], PyTree],
     opt_state: PyTree,

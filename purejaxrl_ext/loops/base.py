@@ -10,10 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from purejaxrl_ext.devices import launches_cost
 from purejaxrl_ext.envs.base import Environment
 from purejaxrl_ext.envs.vector import reset_pool, vec_reset, vec_step
 from purejaxrl_ext.interventions.base import Context, Intervention, act_after, act_on, first_memory
-from purejaxrl_ext.loops import normalize, optim
+from purejaxrl_ext.loops import normalize, optim, packing
+from purejaxrl_ext.loops.layouts import Trees, layout
 from purejaxrl_ext.loops.measure import measured
 from purejaxrl_ext.loops.memory import FeedForward, Recurrent, Samples, adapt
 from purejaxrl_ext.networks import policies
@@ -133,8 +135,15 @@ class Loop:
         hparams = self.rule.schedule(hparams, env_steps)
         return Context(hparams, state.update, jax.random.fold_in(state.key, 0x1E4), learning_rate)
 
-    def improve(self, learner: Learner, grads: PyTree, context: Context) -> tuple[Learner, Metrics]:
-        """One step of the optimiser, and what interventions do after it."""
+    def layout(self, params: PyTree) -> Trees:
+        """How parameters and moments lie while the optimiser steps them."""
+        by_number = self.optimizer in optim.ELEMENTWISE
+        return layout(params, self.config.separate_optimizers) if launches_cost() and by_number else Trees()
+
+    def improve(
+        self, learner: Learner, grads: PyTree, context: Context, lying: Trees
+    ) -> tuple[Learner, Metrics]:
+        """One step of the optimiser, and what interventions do after it; learner and gradients lie as ``lying`` says."""
         made = optim.apply(
             self.optimizer,
             grads,
@@ -143,9 +152,12 @@ class Loop:
             context.hparams,
             context.learning_rate,
             self.config.separate_optimizers,
+            lying,
         )
         learner = learner.replace(params=made.params, opt_state=made.opt_state)
-        return act_on(self.interventions, "each", self.net, learner, context), made.norms
+        if any(i.each is not None for i in self.interventions):
+            learner = lying.pack(act_on(self.interventions, "each", self.net, lying.unpack(learner), context))
+        return learner, made.norms
 
     def finish(
         self,
@@ -219,5 +231,6 @@ def random_steps(
         return (after, num_resets), (vec_state.obs, transition)
 
     keys = jax.random.split(env_key, (num_steps, num_envs))
-    carry, (obs, transition) = jax.lax.scan(step, (vec_state, jnp.zeros((), jnp.int32)), (actions, keys))
+    first = (vec_state, jnp.zeros((), jnp.int32))
+    carry, (obs, transition) = packing.scan(step, first, (actions, keys), num_envs)
     return carry[0], obs, actions, transition

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from purejaxrl_ext.devices import launches_cost
 from purejaxrl_ext.types import Array, Output, PyTree
 
 
@@ -46,9 +47,15 @@ class FeedForward(NamedTuple):
     def step(self, params: PyTree, carry: PyTree, obs: Array, start: Array) -> tuple[PyTree, Output]:
         return carry, self.network.apply(params, obs)
 
+    @property
+    def whole(self) -> Any:
+        """The network where all of its Output is wanted; see :class:`~purejaxrl_ext.networks.actor_critic.ActorCritic`."""
+        batched = launches_cost() and hasattr(self.network, "together")
+        return self.network.clone(together=True) if batched else self.network
+
     def sequence(self, params: PyTree, carry: PyTree, obs: Array, start: Array) -> Output:
         """The Output of all steps ``[T, N, ...]``."""
-        output = self.network.apply(params, flatten(obs))
+        output = self.whole.apply(params, flatten(obs))
         return jax.tree.map(lambda x: x.reshape(*obs.shape[:2], *x.shape[1:]), output)
 
     def samples(self, batch: PyTree, start: Array, carry: PyTree) -> Samples:
@@ -57,7 +64,7 @@ class FeedForward(NamedTuple):
 
     def evaluate(self, params: PyTree, part: Samples) -> tuple[Output, PyTree]:
         """The Output on some samples, and the rule's batch of them; leaves ``[B, ...]``."""
-        return self.network.apply(params, part.batch.obs), part.batch
+        return self.whole.apply(params, part.batch.obs), part.batch
 
 
 class Recurrent(NamedTuple):

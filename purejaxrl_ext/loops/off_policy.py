@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from purejaxrl_ext.envs.vector import Pool, Transition, default_pool_size, reset_pool, vec_step
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.interventions.base import Context, act_on, penalty_gradient
-from purejaxrl_ext.loops import normalize, replay
+from purejaxrl_ext.loops import normalize, packing, replay
 from purejaxrl_ext.loops.base import Loop, f32, greedy_value, random_steps
 from purejaxrl_ext.loops.measure import episode_metrics
 from purejaxrl_ext.loops.memory import FeedForward, Samples, flatten
@@ -165,7 +165,9 @@ class OffPolicy(Loop):
             after, transition, num_resets = vec_step(self.env, now[1], vec_state, action, pool, num_resets)
             return (after, num_resets), (vec_state.obs, action, transition)
 
-        (vec_state, num_resets), seen = jax.lax.scan(env_step, (state.env, num_resets), (noise, keys))
+        (vec_state, num_resets), seen = packing.scan(
+            env_step, (state.env, num_resets), (noise, keys), self.config.num_envs
+        )
         return state.replace(env=vec_state), num_resets, stored(*seen), seen[2]
 
     def put(self, ring: replay.Replay, new: replay.Replay, slot: Array) -> replay.Replay:

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from purejaxrl_ext.envs.vector import Transition, max_truncations, reset_pool, vec_reset, vec_step
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.interventions.base import Context, act_on, penalty_gradient
-from purejaxrl_ext.loops import normalize
+from purejaxrl_ext.loops import normalize, packing
+from purejaxrl_ext.loops.layouts import Trees
 from purejaxrl_ext.loops.base import Loop, f32, greedy_value
 from purejaxrl_ext.loops.measure import episode_metrics, spread
 from purejaxrl_ext.loops.memory import Recurrent, Samples, flatten
@@ -145,9 +146,9 @@ class OnPolicy(Loop):
 
         final = self.no_final(state) if keeps_some else ()
         carry: tuple = (state.env, state.carry, jnp.zeros((), jnp.int32), final)
-        (vec_state, memory, _, final), seen = jax.lax.scan(env_step, carry, (noise, step_keys))
+        (vec_state, memory, _, final), seen = packing.scan(env_step, carry, (noise, step_keys), shape[1])
         if keeps_some:
-            seen = seen._replace(beyond=final[0])
+            seen = seen._replace(beyond=jax.tree.map(lambda x: x.swapaxes(0, 1), final[0]))
         rollout, normalizer = self.look_back(state, hparams, seen, (vec_state.obs, memory))
         rollout = rollout.replace(env_steps=jnp.full_like(rollout.reward, env_steps))
         return state.replace(env=vec_state, carry=memory, normalizer=normalizer), rollout, seen
@@ -155,7 +156,7 @@ class OnPolicy(Loop):
     def no_final(self, state: State) -> tuple[PyTree, Array]:
         """Room for the final observations and hidden states of a rollout, and how many of it are taken."""
         like = (state.env.obs, state.carry)
-        empty = jax.tree.map(lambda x: jnp.zeros((self.num_final, *x.shape), x.dtype), like)
+        empty = jax.tree.map(lambda x: jnp.zeros((len(x), self.num_final, *x.shape[1:]), x.dtype), like)
         return empty, jnp.zeros(self.share.num_envs, jnp.int32)
 
     def look_back(
@@ -210,22 +211,25 @@ class OnPolicy(Loop):
         # Where there is one minibatch the order means nothing.
         indices = self.orders(key) if self.share.num_minibatches > 1 else self.in_order()
         others = self.orders(jax.random.fold_in(key, 1)) if self.has_penalty else ()
+        lying, names = self.layout(learner.params), []
+        deck = packing.Deck(samples, self.num_samples)
 
-        def minibatch(carry: tuple[Learner, Array], now: tuple) -> tuple[tuple[Learner, Array], Metrics]:
+        def minibatch(carry: tuple[Learner, Array], now: tuple) -> tuple[tuple[Learner, Array], Array]:
             learner, stopped = carry
-            i, index, other = now
-            part, apart = take(samples, index), take(samples, other) if self.has_penalty else ()
+            i, index, dealt, other = now
+            part, apart = deck.part(index, dealt), take(samples, other) if self.has_penalty else ()
             told = context._replace(key=jax.random.fold_in(context.key, i))
-            after, logged = self.improve_on(learner, part, apart, told)
+            after, logged = self.improve_on(learner, part, apart, told, lying)
             if self.share.stop_at_kl:
                 stopped = stopped | (logged["approx_kl"] > context.hparams.target_kl)
                 after = jax.tree.map(lambda new, old: jnp.where(stopped, old, new), after, learner)
                 logged |= {"minibatches_skipped": stopped.astype(jnp.float32) * num_updates}
-            return (after, stopped), logged
+            names[:] = logged
+            return (after, stopped), jnp.stack([x.mean(dtype=jnp.float32) for x in logged.values()])
 
-        xs = (jnp.arange(num_updates), indices, others)
-        (learner, _), logged = jax.lax.scan(minibatch, (learner, jnp.zeros((), bool)), xs)
-        return learner, self.shards.mean({name: x.mean() for name, x in logged.items()})
+        xs = (jnp.arange(num_updates), indices, deck.deal(indices), others)
+        (learner, _), logged = jax.lax.scan(minibatch, (lying.pack(learner), jnp.zeros((), bool)), xs)
+        return lying.unpack(learner), self.shards.mean(dict(zip(names, logged.mean(axis=0), strict=True)))
 
     @functools.cached_property
     def has_penalty(self) -> bool:
@@ -241,19 +245,23 @@ class OnPolicy(Loop):
         """The same, not shuffled."""
         return jnp.broadcast_to(jnp.arange(self.num_samples), (self.share.num_epochs, self.num_samples))
 
-    def improve_on(self, learner: Learner, part: Samples, other: Any, context: Context) -> tuple[Learner, Metrics]:
+    def improve_on(
+        self, learner: Learner, part: Samples, other: Any, context: Context, lying: Trees
+    ) -> tuple[Learner, Metrics]:
         """One gradient step on a minibatch; ``other`` are samples drawn apart from it, for penalties."""
 
         def loss(params: PyTree) -> tuple[Array, Metrics]:
             return self.net.loss(params, part, context.hparams)
 
-        (value, logged), grads = jax.value_and_grad(loss, has_aux=True)(learner.params)
+        (value, logged), grads = jax.value_and_grad(loss, has_aux=True)(lying.shown(learner.params))
+        grads = lying.gradient(grads)
         if self.has_penalty:
-            penalties, more = penalty_gradient(self.interventions, self.net, learner, part, other, context.hparams)
+            tree = lying.unpack(learner)
+            penalties, more = penalty_gradient(self.interventions, self.net, tree, part, other, context.hparams)
             # Apart, so that the rule's gradient is computed as without penalties.
-            grads, penalties = jax.lax.optimization_barrier((grads, penalties))
+            grads, penalties = jax.lax.optimization_barrier((grads, lying.arrays(penalties)))
             grads, logged = jax.tree.map(jnp.add, grads, penalties), logged | more
-        learner, norms = self.improve(learner, self.shards.mean(grads), context)
+        learner, norms = self.improve(learner, self.shards.mean(grads), context, lying)
         return learner, logged | {"loss": value} | norms
 
     def told(self, rollout: Rollout, transition: Transition) -> Metrics:
@@ -303,13 +311,13 @@ def shuffles(key: Array, count: int, size: int) -> Array:
 
 
 def keep_final(final: tuple[PyTree, Array], now: PyTree, truncated: Array) -> tuple[PyTree, Array]:
-    """Put what belongs to episodes truncated just now into each environment's next slot of ``[K, N, ...]``."""
+    """Put what belongs to episodes truncated just now into each environment's next slot of ``[N, K, ...]``."""
     stored, count = final
-    slots = jnp.arange(jax.tree.leaves(stored)[0].shape[0])[:, None]
-    here = (slots == count[None]) & truncated[None]
+    slots = jnp.arange(jax.tree.leaves(stored)[0].shape[1])[None]
+    here = (slots == count[:, None]) & truncated[:, None]
 
     def put(stored: Array, now: Array) -> Array:
-        return jnp.where(here.reshape(here.shape + (1,) * (stored.ndim - 2)), now[None], stored)
+        return jnp.where(here.reshape(here.shape + (1,) * (stored.ndim - 2)), now[:, None], stored)
 
     return jax.tree.map(put, stored, now), count + truncated
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from purejaxrl_ext.errors import check
+from purejaxrl_ext.loops.layouts import Trees
 from purejaxrl_ext.networks.structure import networks, pick
 from purejaxrl_ext.types import Array, Metrics, PyTree
 
@@ -67,10 +68,14 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "sgd": sgd,
 }
 
+# Those that step a number of the parameters without regard to what array it is in: they step vectors as they do trees.
+ELEMENTWISE = tuple(OPTIMIZERS.values())
 
-def clip(grads: PyTree, max_grad_norm: Array) -> PyTree:
-    """Scale gradients down to a global norm (not element by element), if theirs is larger."""
-    return optax.clip_by_global_norm(max_grad_norm).update(grads, optax.EmptyState())[0]
+
+def clip(grads: PyTree, max_grad_norm: Array, norm: Array | None = None) -> PyTree:
+    """Scale gradients down to a global norm (not element by element), if theirs, ``norm``, is larger."""
+    norm = optax.tree.norm(grads) if norm is None else norm
+    return jax.tree.map(lambda x: jnp.where(norm < max_grad_norm, x, x / norm * max_grad_norm), grads)
 
 
 def init(optimizer: Optimizer, hparams: Any, params: PyTree, separate: bool) -> PyTree:
@@ -110,38 +115,27 @@ def apply(
     hparams: Any,
     learning_rate: Array,
     separate: bool,
+    lying: Trees = Trees(),
 ) -> Step:
-    """One step of the optimiser.
+    """One step of the optimiser, of parameters that lie in some layout.
 
     With ``separate`` each network has its own clipping and moments. A shared torso is in both, as in Moalla et al.'s code:
     clipped with the one and then with the other, and stepped twice.
     """
     update = optimizer(hparams, learning_rate).update
-    groups = networks(params)
-    norms = {"grad_norm": optax.tree.norm(grads)}
-    norms |= {f"{name}_grad_norm": optax.tree.norm(pick(grads, names)) for name, names in groups.items()}
+    norms = lying.norms(grads)
+    # The learning rate of the critic, if it has one of its own.
+    ratio = jnp.where(hparams.critic_learning_rate > 0, hparams.critic_learning_rate / hparams.learning_rate, 1.0)
     if not separate:
-        updates, opt_state = update(clip(grads, hparams.max_grad_norm), opt_state, params)
-        if groups:
-            updates = _scale_critic(updates, groups, hparams)
-        return Step(optax.apply_updates(params, updates), opt_state, norms)
+        updates, opt_state = update(clip(grads, hparams.max_grad_norm, norms["grad_norm"]), opt_state, params)
+        return Step(optax.apply_updates(params, lying.scaled_critic(updates, ratio)), opt_state, norms)
+    groups = networks(params)
     left, after, states = dict(grads["params"]), dict(params["params"]), {}
     for names in groups.values():
         # In place, as PyTorch has it: the second clipping sees what the first one left of a shared gradient.
         left |= clip({k: left[k] for k in names}, hparams.max_grad_norm)
     for name, names in groups.items():
         updates, states[name] = update({k: left[k] for k in names}, opt_state[name], pick(params, names))
-        updates = _scaled(updates, hparams) if name == "critic" else updates
+        updates = jax.tree.map(lambda x: x * ratio, updates) if name == "critic" else updates
         after |= optax.apply_updates({k: after[k] for k in names}, updates)
     return Step({**params, "params": after}, states, norms)
-
-
-def _scale_critic(updates: PyTree, groups: dict[str, tuple[str, ...]], hparams: Any) -> PyTree:
-    own = [name for name in groups["critic"] if name not in groups["actor"]]
-    return {**updates, "params": updates["params"] | _scaled({name: updates["params"][name] for name in own}, hparams)}
-
-
-def _scaled(updates: PyTree, hparams: Any) -> PyTree:
-    """Updates at the learning rate of the critic, if it has one of its own."""
-    ratio = jnp.where(hparams.critic_learning_rate > 0, hparams.critic_learning_rate / hparams.learning_rate, 1.0)
-    return jax.tree.map(lambda x: x * ratio, updates)

@@ -17,6 +17,7 @@ from purejaxrl_ext.types import Array, Output, PyTree, Representation
 
 # Of a scale that depends on the state: none becomes a spike, or overflows (those of Haarnoja et al. 2018's code).
 LOG_STD_BOUNDS = (-20.0, 2.0)
+FEW_OUTPUTS = 8
 
 
 class ActorCritic(nn.Module):
@@ -30,6 +31,8 @@ class ActorCritic(nn.Module):
         initial_log_std: log of a Gaussian's first scale.
         state_dependent_std: the scale of ``"gaussian"`` is exp of a head on the policy's features, its log within
             ``LOG_STD_BOUNDS``.
+        together: compute equal torsos as one batched product, and both heads as another: half of an accelerator's kernels
+            where all of the Output is wanted. Where it is not, XLA leaves out the half that nobody reads only without it.
         torso: makes a torso, ``(name=...) -> module``.
         shared_torso: one torso for both.
         initializer: as in :class:`Torso`; orthogonal heads have scale 0.01 (policy) and 1 (value).
@@ -43,6 +46,7 @@ class ActorCritic(nn.Module):
     value_torso: Torso | None = None
     initial_log_std: float = 0.0
     state_dependent_std: bool = False
+    together: bool = False
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -51,8 +55,37 @@ class ActorCritic(nn.Module):
 
     @nn.compact
     def __call__(self, obs: Array) -> Output:
+        if self.together and not self.shared_torso and self.value_torso is None and not self.is_initializing():
+            return self._both(obs)
         seen = [self.torso_of(part).clone(parent=self, name=f"{part}_torso")(obs) for part in self.parts]
         return self._heads(seen[0], seen[-1])
+
+    def _heads(self, actor: Representation, critic: Representation) -> Output:
+        out = self._linear(self._policy_size, 0.01, "actor_head", actor.features)
+        value = self._linear(1, 1.0, "critic_head", critic.features)[..., 0]
+        return Output(policy=self._policy(out, actor.features), value=value, actor=actor, critic=critic)
+
+    def _both(self, obs: Array) -> Output:
+        """The same with each layer of both networks as one product, over a leading axis of their parameters."""
+        torso = self.torso.clone(parent=None, name=None)
+        torsos = self._stacked("torso")
+        # The observations too, lest the products become one whose halves must be moved apart.
+        seen = jax.vmap(lambda p, x: torso.apply({"params": p}, x))(torsos, jnp.stack([obs, obs]))
+        actor, critic = (jax.tree.map(lambda x, i=i: x[i], seen) for i in range(2))
+        columns = both_heads(seen.features, self._stacked("head"))
+        out = jnp.stack([column[0] for column in columns[: self._policy_size]], axis=-1)
+        return Output(policy=self._policy(out, actor.features), value=columns[0][1], actor=actor, critic=critic)
+
+    def _stacked(self, kind: str) -> PyTree:
+        """The parameters of both torsos or heads, ``[2, ...]``; what is narrower has zeros behind it. They may be given so."""
+        if self.has_variable("params", f"both_{kind}"):
+            return self.get_variable("params", f"both_{kind}")
+
+        def stack(*pair: Array) -> Array:
+            width = max(x.shape[-1] for x in pair)
+            return jnp.stack([jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, width - x.shape[-1])]) for x in pair])
+
+        return jax.tree.map(stack, *(self.get_variable("params", f"{part}_{kind}") for part in self.parts))
 
     def torso_of(self, part: str) -> Torso:
         """The torso of one of ``parts``."""
@@ -68,30 +101,38 @@ class ActorCritic(nn.Module):
             found += torso_layers(params, part, f"{part}_torso", outgoing, self.torso_of(part).activation)
         return tuple(found)
 
-    def _heads(self, actor: Representation, critic: Representation) -> Output:
-        return Output(
-            policy=self._policy(actor.features),
-            value=self._linear(1, 1.0, "critic_head", critic.features)[..., 0],
-            actor=actor,
-            critic=critic,
-        )
-
     def _linear(self, size: int, scale: float, name: str, x: Array) -> Array:
         return nn.Dense(size, **initializers(self.initializer, x.shape[-1], scale), name=name)(x)
 
-    def _policy(self, features: Array) -> Any:
+    @property
+    def _policy_size(self) -> int:
+        return self.num_actions * (2 if self.policy == "tanh_gaussian" else 1)
+
+    def _policy(self, out: Array, features: Array) -> Any:
+        """The policy from its head's outputs ``[B, ...]``."""
+        if self.policy == "categorical":
+            return policies.Categorical(out)
         if self.policy == "tanh_gaussian":
-            both = self._linear(2 * self.num_actions, 0.01, "actor_head", features)
-            loc, raw = jnp.split(both, 2, axis=-1)
+            loc, raw = jnp.split(out, 2, axis=-1)
             # Softplus shifted to be the first scale at 0; bounded below so that a density cannot become a spike.
             shift = np.log(np.expm1(np.exp(self.initial_log_std)))
             return policies.TanhGaussian(loc, jnp.maximum(jax.nn.softplus(raw + shift), 1e-4))
-        out = self._linear(self.num_actions, 0.01, "actor_head", features)
-        if self.policy == "categorical":
-            return policies.Categorical(out)
         if self.state_dependent_std:
             raw = self._linear(self.num_actions, 0.01, "actor_log_scale_head", features)
             return policies.Gaussian(out, jnp.exp(jnp.clip(raw + self.initial_log_std, *LOG_STD_BOUNDS)))
         first = nn.initializers.constant(self.initial_log_std)
         log_scale = self.param("actor_log_scale", first, (self.num_actions,))
         return policies.Gaussian(out, jnp.exp(jnp.broadcast_to(log_scale[None], out.shape)))
+
+
+def both_heads(features: Array, heads: PyTree) -> list[Array]:
+    """Linear layers ``{"kernel": [2, F, W], "bias": [2, W]}`` on features ``[2, B, F]``: their W outputs, each ``[2, B]``.
+
+    A few outputs are sums of products, which an accelerator takes together with what is before and behind them.
+    """
+    kernel, bias = heads["kernel"], heads["bias"]
+    width = kernel.shape[-1]
+    if width > FEW_OUTPUTS:
+        out = features @ kernel + bias[:, None]
+        return [out[..., w] for w in range(width)]
+    return [(features * kernel[:, None, :, w]).sum(-1) + bias[:, w, None] for w in range(width)]
