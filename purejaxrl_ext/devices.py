@@ -54,7 +54,7 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(base / "purejaxrl_ext" / "xla"))
 
 
-_TARGET: str | None = os.environ.get("PUREJAXRL_EXT_TARGET")
+_TARGET: str | None = None
 
 
 def launches_cost() -> bool:

@@ -18,7 +18,7 @@ from purejaxrl_ext.loops import normalize, optim, packing
 from purejaxrl_ext.loops.layouts import Trees, layout
 from purejaxrl_ext.loops.measure import measured
 from purejaxrl_ext.loops.memory import FeedForward, Recurrent, Samples, adapt
-from purejaxrl_ext.networks import policies
+from purejaxrl_ext.networks import policies, short_axis
 from purejaxrl_ext.networks.structure import layers
 from purejaxrl_ext.rules.schedules import anneal
 from purejaxrl_ext.types import Acted, Array, Learner, Metrics, Net, Output, PyTree, Rule, State, VecState
@@ -140,9 +140,7 @@ class Loop:
         by_number = self.optimizer in optim.ELEMENTWISE
         return layout(params, self.config.separate_optimizers) if launches_cost() and by_number else Trees()
 
-    def improve(
-        self, learner: Learner, grads: PyTree, context: Context, lying: Trees
-    ) -> tuple[Learner, Metrics]:
+    def improve(self, learner: Learner, grads: PyTree, context: Context, lying: Trees) -> tuple[Learner, Metrics]:
         """One step of the optimiser, and what interventions do after it; learner and gradients lie as ``lying`` says."""
         made = optim.apply(
             self.optimizer,
@@ -189,7 +187,7 @@ class Loop:
 
 def greedy_value(output: Output) -> Array:
     """V(s), or max_a Q(s, a)."""
-    return output.q_values.max(axis=-1) if isinstance(output.q_values, jax.Array) else output.value
+    return short_axis.largest(output.q_values) if isinstance(output.q_values, jax.Array) else output.value
 
 
 def first_normalizer(env: Environment, config: Any, key: Array) -> Any:

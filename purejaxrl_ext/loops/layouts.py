@@ -223,9 +223,13 @@ class Twins(Vectors):
 
 def layout(params: PyTree, separate: bool) -> Trees:
     """How parameters lie best for an optimiser that goes number by number: as arrays if they are ``{"params": {collection: ...}}``
-    of float32, as twins if an actor and a critic differ in the width of their heads alone."""
+    of float32, as twins if an actor and a critic differ in the width of their heads alone.
+
+    Those of convolutions stay trees: bytes are what they cost, and XLA takes a bias and an activation into the product behind
+    them only where the bias is an array of its own (Breakout-MinAtar, 16 runs: 528 MiB a minibatch, as vectors 825)."""
     fits = isinstance(params, Mapping) and set(params) == {"params"} and isinstance(params["params"], Mapping)
-    if not fits or {x.dtype for x in jax.tree.leaves(params)} != {jnp.dtype(jnp.float32)}:
+    leaves = jax.tree.leaves(params)
+    if not fits or any(x.dtype != jnp.float32 or x.ndim > 2 for x in leaves):
         return Trees()
     like = jax.tree.map(lambda x: Shape(x.shape, x.dtype), params)
     return Twins(like) if not separate and _are_twins(like) else Vectors(like, separate)

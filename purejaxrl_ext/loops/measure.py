@@ -13,16 +13,35 @@ from purejaxrl_ext.loops.memory import Samples
 from purejaxrl_ext.representation import metrics
 from purejaxrl_ext.types import Array, Metrics, PyTree
 
+EPISODES = ("episode_return", "episode_length", "num_episodes")
+
 
 def episode_metrics(transition: Transition) -> Metrics:
     """Means over the episodes that ended in ``[T, N]`` transitions: sums over counts, NaN where none ended."""
-    count = jnp.sum(transition.terminated | transition.truncated).astype(jnp.float32)
-    some = jnp.where(count > 0, count, jnp.nan)
+    return episode_means(episode_sums(transition))
+
+
+def episode_sums(transition: Transition) -> Metrics:
+    """Sums over the episodes that ended in transitions of any leading shape, and their number."""
     return {
-        "episode_return": transition.finished_return.sum() / some,
-        "episode_length": transition.finished_length.sum() / some,
-        "num_episodes": count,
+        "episode_return": transition.finished_return.sum(),
+        "episode_length": transition.finished_length.sum().astype(jnp.float32),
+        "num_episodes": jnp.sum(transition.terminated | transition.truncated).astype(jnp.float32),
     }
+
+
+def episode_means(sums: Metrics) -> Metrics:
+    """Means of such sums."""
+    count = sums["num_episodes"]
+    some = jnp.where(count > 0, count, jnp.nan)
+    return {name: x if name == "num_episodes" else x / some for name, x in sums.items()}
+
+
+def mean_and_std(name: str, x: Array) -> Metrics:
+    """Mean and standard deviation of ``[B]`` in one pass, about the first of them, which keeps the digits of a small deviation."""
+    first = x[:1]
+    away, squares = (x - first).mean(), jnp.square(x - first).mean()
+    return {name: first[0] + away, f"{name}_std": jnp.sqrt(jnp.maximum(squares - jnp.square(away), 0.0))}
 
 
 def measured(

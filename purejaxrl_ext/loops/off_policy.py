@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +24,8 @@ from purejaxrl_ext.errors import check
 from purejaxrl_ext.interventions.base import Context, act_on, penalty_gradient
 from purejaxrl_ext.loops import normalize, packing, replay
 from purejaxrl_ext.loops.base import Loop, f32, greedy_value, random_steps
-from purejaxrl_ext.loops.measure import episode_metrics
+from purejaxrl_ext.loops.layouts import Trees
+from purejaxrl_ext.loops.measure import EPISODES, episode_means, episode_sums, mean_and_std
 from purejaxrl_ext.loops.memory import FeedForward, Samples, flatten
 from purejaxrl_ext.rules import dqn
 from purejaxrl_ext.types import Array, Learner, Metrics, Output, PyTree, Rollout, State
@@ -107,23 +109,40 @@ class OffPolicy(Loop):
 
         before, update_count = state.params, state.update
         state = state.learned(act_on(self.interventions, "before", self.net, state.learner, context))
-        update = functools.partial(self.update, pool=pool, context=context, before_steps=before_steps)
+        lying = self.layout(state.params)
+        update = functools.partial(self.update, pool=pool, context=context, before_steps=before_steps, lying=lying)
         xs = (jnp.arange(config.updates_per_step), noise, step_keys, bits)
-        (state, _), (logged, transition, seen) = jax.lax.scan(update, (state, jnp.zeros((), jnp.int32)), xs)
+        state = state.learned(lying.pack(state.learner)).replace(target_params=lying.arrays(state.target_params))
+        # The count of updates stays out of what is carried, which vmap batches.
+        carry = (state.replace(update=()), jnp.zeros((), jnp.int32))
+        (state, _), (logged, seen) = packing.metrics_scan(update, carry, xs, config.num_envs)
+        state = state.learned(lying.unpack(state.learner)).replace(target_params=lying.tree(state.target_params))
         if config.normalize_observations == "running":
             state = state.replace(normalizer=normalize.take_in(state.normalizer, seen))
-        logged = {name: x.mean() for name, x in logged.items()} | episode_metrics(transition)
+        episodes = episode_means({name: logged.pop(name).sum() for name in EPISODES})
+        logged = {name: x.mean() for name, x in logged.items()} | episodes
         state = state.replace(key=key, update=update_count)
         sample = functools.partial(self.sample, state, sample_key)
         return self.finish(state, before, logged, measure, sample, context)
 
     def update(
-        self, carry: tuple[State, Array], now: tuple, *, pool: Pool, context: Context, before_steps: Array
+        self,
+        carry: tuple[State, Array],
+        now: tuple,
+        *,
+        pool: Pool,
+        context: Context,
+        before_steps: Array,
+        lying: Trees,
     ) -> tuple[tuple[State, Array], tuple]:
-        """Environment steps, one gradient update, and the target network's."""
+        """Environment steps, one gradient update, and the target network's; the State's parameters lie as the optimiser has them."""
         (state, num_resets), (i, noise, keys, bits), config = carry, now, self.config
         per_update, capacity = config.env_steps_per_update, config.replay_capacity
+        learner, target = state.learner, state.target_params
         env_steps = before_steps + i.astype(jnp.float32) * per_update
+        state = state.replace(
+            params=lying.tree(learner.params), target_params=lying.tree(target), update=context.update
+        )
         state, num_resets, new, transition = self.collect(
             state, context.hparams, noise, keys, pool, num_resets, env_steps
         )
@@ -135,17 +154,17 @@ class OffPolicy(Loop):
         drawn = self.draw(state, context.hparams, bits, slot, held)
         weight = replay.importance_weights(drawn.relative, dqn.importance_exponent(context.hparams, env_steps))
         told = context._replace(key=jax.random.fold_in(context.key, i))
-        learner, logged = self.learn(state, drawn.rollout, weight, told, slot, held)
-        state = state.learned(learner)
+        apart = functools.partial(self.apart, state, told, slot, held)
+        learner, logged = self.learn(learner, drawn.rollout, weight, told, lying, apart)
         if config.prioritized:
             priority = (logged["td_error"] + 1e-6) ** context.hparams.priority_exponent
             priorities = replay.set_priorities(state.replay.priorities, drawn.slots, priority)
             state = state.replace(replay=state.replay.replace(priorities=priorities))
         done_updates = state.update * config.updates_per_step + i + 1
-        target = dqn.update_target(state.target_params, state.params, done_updates, context.hparams)
-        logged = {name: x.mean() for name, x in logged.items()}
+        target = dqn.update_target(target, learner.params, done_updates, context.hparams)
         seen = new.obs if config.normalize_observations == "running" else ()
-        return (state.replace(target_params=target), num_resets), (logged, transition.replace(final_obs=()), seen)
+        state = state.learned(learner).replace(target_params=target, update=())
+        return (state, num_resets), (logged | episode_sums(transition), seen)
 
     def collect(
         self,
@@ -156,7 +175,7 @@ class OffPolicy(Loop):
         pool: Pool,
         num_resets: Array,
         env_steps: Array,
-    ) -> tuple[State, Array, replay.Replay, Transition]:
+    ) -> tuple[State, Array, replay.Transitions, Transition]:
         """K steps of N environments: the State after them, resets so far, and the transitions ``[K, N, ...]``."""
 
         def env_step(carry: tuple, now: tuple) -> tuple[tuple, tuple]:
@@ -170,7 +189,7 @@ class OffPolicy(Loop):
         )
         return state.replace(env=vec_state), num_resets, stored(*seen), seen[2]
 
-    def put(self, ring: replay.Replay, new: replay.Replay, slot: Array) -> replay.Replay:
+    def put(self, ring: replay.Replay, new: replay.Transitions, slot: Array) -> replay.Replay:
         """The ring with transitions ``[K, N, ...]`` from ``slot`` on."""
         config = self.config
         per_update, capacity = config.env_steps_per_update, config.replay_capacity
@@ -191,13 +210,14 @@ class OffPolicy(Loop):
             slots = replay.uniform(bits, slot, held, config.replay_capacity, self.margin)
             relative = jnp.ones(len(slots))
         reward, discount, last = replay.window(ring, slots, config.num_envs, config.n_step, hparams.gamma)
-        next_obs = normalize.normalize_obs(state.normalizer, ring.next_obs[last])
+        first, final = ring.at(slots), ring.at(last)
+        next_obs = normalize.normalize_obs(state.normalizer, final.next_obs)
         rollout = Rollout(
-            obs=normalize.normalize_obs(state.normalizer, ring.obs[slots]),
-            action=ring.action[slots],
+            obs=normalize.normalize_obs(state.normalizer, first.obs),
+            action=first.action,
             reward=reward,
-            terminated=ring.terminated[last] | (config.time_limit_terminates & ring.truncated[last]),
-            truncated=ring.truncated[last],
+            terminated=final.terminated | (config.time_limit_terminates & final.truncated),
+            truncated=final.truncated,
             output=Output(),
             next_output=self.rule.successor(self.network.apply(state.target_params, next_obs)),
             next_online=self.rule.successor(self.network.apply(state.params, next_obs)),
@@ -206,35 +226,42 @@ class OffPolicy(Loop):
         return Draw(rollout, slots, relative)
 
     def learn(
-        self, state: State, rollout: Rollout, weight: Array, context: Context, slot: Array, held: Array
+        self,
+        learner: Learner,
+        rollout: Rollout,
+        weight: Array,
+        context: Context,
+        lying: Trees,
+        apart: Callable[[], Samples],
     ) -> tuple[Learner, Metrics]:
-        """One gradient step on a batch, samples of it weighted; penalties see others, drawn apart."""
+        """One gradient step on a batch, samples of it weighted; penalties see others, drawn ``apart``."""
         batch = self.rule.targets(rollout, context.hparams)
-        batch, learner = batch.replace(weight=batch.weight * weight), state.learner
+        batch = batch.replace(weight=batch.weight * weight)
 
         def loss(params: PyTree) -> tuple[Array, Any]:
-            output = self.network.apply(params, batch.obs)
+            output = self.agent.whole.apply(params, batch.obs)
             value, logged = self.rule.loss(output, batch, context.hparams)
             greedy = greedy_value(output)
             # A rule whose Q-values are in other units says what they are worth.
-            return value, {"value": greedy.mean(), "value_std": greedy.std()} | logged
+            return value, mean_and_std("value", greedy) | logged
 
-        (value, logged), grads = jax.value_and_grad(loss, has_aux=True)(learner.params)
+        (value, logged), grads = jax.value_and_grad(loss, has_aux=True)(lying.shown(learner.params))
+        grads = lying.gradient(grads)
         if any(i.penalty is not None for i in self.interventions):
-            apart = self.draw(state, context.hparams, self.more_bits(context), slot, held).rollout
-            other = Samples(self.rule.targets(apart, context.hparams))
             penalties, more = penalty_gradient(
-                self.interventions, self.net, learner, Samples(batch), other, context.hparams
+                self.interventions, self.net, lying.unpack(learner), Samples(batch), apart(), context.hparams
             )
             # Apart, so that the rule's gradient is computed as without penalties.
-            grads, penalties = jax.lax.optimization_barrier((grads, penalties))
+            grads, penalties = jax.lax.optimization_barrier((grads, lying.arrays(penalties)))
             grads, logged = jax.tree.map(jnp.add, grads, penalties), logged | more
-        learner, norms = self.improve(learner, grads, context)
+        learner, norms = self.improve(learner, grads, context, lying)
         return learner, logged | {"loss": value} | norms
 
-    def more_bits(self, context: Context) -> Array:
-        """Random bits for a batch apart from the update's own."""
-        return jax.random.bits(jax.random.fold_in(context.key, 1), (self.config.batch_size,))
+    def apart(self, state: State, context: Context, slot: Array, held: Array) -> Samples:
+        """Another batch than the update's own."""
+        bits = jax.random.bits(jax.random.fold_in(context.key, 1), (self.config.batch_size,))
+        rollout = self.draw(state, context.hparams, bits, slot, held).rollout
+        return Samples(self.rule.targets(rollout, context.hparams))
 
     def sample(self, state: State, key: Array) -> Samples:
         """States from the whole replay: a batch may hold fewer than the features' width."""
@@ -242,12 +269,12 @@ class OffPolicy(Loop):
         size = config.metrics_samples or config.replay_capacity
         slot, held = replay.position(config.prefill_steps, self.per_step, state.update + 1, config.replay_capacity)
         slots = replay.uniform(jax.random.bits(key, (size,)), slot, held, config.replay_capacity, 0)
-        return Samples(Observed(normalize.normalize_obs(state.normalizer, state.replay.obs[slots])))
+        return Samples(Observed(normalize.normalize_obs(state.normalizer, state.replay.at(slots).obs)))
 
 
-def stored(obs: Array, action: Array, transition: Transition) -> replay.Replay:
+def stored(obs: Array, action: Array, transition: Transition) -> replay.Transitions:
     """Transitions as the replay keeps them, leaves ``[T, N, ...]``."""
-    return replay.Replay(
+    return replay.Transitions(
         obs, action, transition.reward, transition.terminated, transition.truncated, transition.final_obs
     )
 

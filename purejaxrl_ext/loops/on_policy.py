@@ -19,8 +19,8 @@ from purejaxrl_ext.envs.vector import Transition, max_truncations, reset_pool, v
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.interventions.base import Context, act_on, penalty_gradient
 from purejaxrl_ext.loops import normalize, packing
-from purejaxrl_ext.loops.layouts import Trees
 from purejaxrl_ext.loops.base import Loop, f32, greedy_value
+from purejaxrl_ext.loops.layouts import Trees
 from purejaxrl_ext.loops.measure import episode_metrics, spread
 from purejaxrl_ext.loops.memory import Recurrent, Samples, flatten
 from purejaxrl_ext.loops.shards import Shards
@@ -211,10 +211,10 @@ class OnPolicy(Loop):
         # Where there is one minibatch the order means nothing.
         indices = self.orders(key) if self.share.num_minibatches > 1 else self.in_order()
         others = self.orders(jax.random.fold_in(key, 1)) if self.has_penalty else ()
-        lying, names = self.layout(learner.params), []
+        lying = self.layout(learner.params)
         deck = packing.Deck(samples, self.num_samples)
 
-        def minibatch(carry: tuple[Learner, Array], now: tuple) -> tuple[tuple[Learner, Array], Array]:
+        def minibatch(carry: tuple[Learner, Array], now: tuple) -> tuple[tuple[Learner, Array], tuple]:
             learner, stopped = carry
             i, index, dealt, other = now
             part, apart = deck.part(index, dealt), take(samples, other) if self.has_penalty else ()
@@ -224,12 +224,12 @@ class OnPolicy(Loop):
                 stopped = stopped | (logged["approx_kl"] > context.hparams.target_kl)
                 after = jax.tree.map(lambda new, old: jnp.where(stopped, old, new), after, learner)
                 logged |= {"minibatches_skipped": stopped.astype(jnp.float32) * num_updates}
-            names[:] = logged
-            return (after, stopped), jnp.stack([x.mean(dtype=jnp.float32) for x in logged.values()])
+            return (after, stopped), (logged, ())
 
         xs = (jnp.arange(num_updates), indices, deck.deal(indices), others)
-        (learner, _), logged = jax.lax.scan(minibatch, (lying.pack(learner), jnp.zeros((), bool)), xs)
-        return lying.unpack(learner), self.shards.mean(dict(zip(names, logged.mean(axis=0), strict=True)))
+        carry = (lying.pack(learner), jnp.zeros((), bool))
+        (learner, _), (logged, _) = packing.metrics_scan(minibatch, carry, xs)
+        return lying.unpack(learner), self.shards.mean({name: x.mean() for name, x in logged.items()})
 
     @functools.cached_property
     def has_penalty(self) -> bool:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_ext.devices import launches_cost
-from purejaxrl_ext.types import Array, PyTree
+from purejaxrl_ext.types import Array, Metrics, PyTree
 
 WIDE = 64  # columns from which on a leaf is alone
 NARROW = 16  # columns below which a sample's leaf is laid out for all minibatches
@@ -27,9 +27,11 @@ FEW = 16  # columns of bytes that go with the words
 
 
 class Column(NamedTuple):
-    """Where a leaf ``[L, ...]`` is: its columns, the shape behind L (None: a scalar), its type."""
+    """Where leaf number ``leaf`` is, ``[L, ...]``: its columns, the shape behind L (None: a scalar), its type."""
 
-    at: slice
+    leaf: int
+    start: int
+    end: int
     shape: tuple[int, ...] | None
     dtype: Any
 
@@ -40,30 +42,30 @@ class Packing(NamedTuple):
     Attributes:
         treedef: of the tree.
         length: L.
-        columns: by group the place of each leaf that is in it, by its number.
+        groups: of each group its name and the places of its leaves.
         alone: the numbers of the other leaves.
     """
 
     treedef: Any
     length: int
-    columns: dict[str, dict[int, Column]]
+    groups: tuple[tuple[str, tuple[Column, ...]], ...]
     alone: tuple[int, ...]
 
     def pack(self, tree: PyTree) -> tuple[dict[str, Array], list[Array]]:
         """One array ``[L, C]`` of each group, and the leaves that are alone."""
         leaves = self.treedef.flatten_up_to(tree)
         packed = {
-            group: jnp.concatenate([_raw(leaves[i], self.length, _CARRIERS[group]) for i in columns], axis=1)
-            for group, columns in self.columns.items()
+            group: jnp.concatenate([_raw(leaves[c.leaf], self.length, _CARRIERS[group]) for c in columns], axis=1)
+            for group, columns in self.groups
         }
         return packed, [leaves[i] for i in self.alone]
 
     def unpack(self, packed: tuple[dict[str, Array], list[Array]]) -> PyTree:
         """The tree; leading axes before L are kept."""
-        groups, alone = packed
+        arrays, alone = packed
         leaves = dict(zip(self.alone, alone, strict=True))
-        for group, columns in self.columns.items():
-            leaves |= {i: _cooked(groups[group][..., c.at], c) for i, c in columns.items()}
+        for group, columns in self.groups:
+            leaves |= {c.leaf: _cooked(arrays[group][..., c.start : c.end], c) for c in columns}
         return self.treedef.unflatten([leaves[i] for i in range(len(leaves))])
 
 
@@ -76,18 +78,19 @@ def packing(tree: PyTree, length: int, wide: int = WIDE) -> Packing:
     kinds = [_kind(x, length, wide) for x in leaves]
     if sum(_width(x) for x, kind in zip(leaves, kinds, strict=True) if kind == "bytes") <= FEW:
         kinds = ["words" if kind == "bytes" else kind for kind in kinds]
-    columns: dict[str, dict[int, Column]] = {}
+    groups = []
     for group in _CARRIERS:
-        chosen = [i for i, kind in enumerate(kinds) if kind == group]
-        start, place = 0, {}
+        chosen, start = [i for i, kind in enumerate(kinds) if kind == group], 0
+        columns = []
         for i in chosen:
             x, end = leaves[i], start + _width(leaves[i])
-            place[i], start = Column(slice(start, end), x.shape[1:] if x.ndim else None, x.dtype), end
+            columns.append(Column(i, start, end, x.shape[1:] if x.ndim else None, jnp.dtype(x.dtype)))
+            start = end
         # One leaf by itself is as good as packed.
         if len(chosen) > 1:
-            columns[group] = place
-    packed = {i for place in columns.values() for i in place}
-    return Packing(treedef, length, columns, tuple(i for i in range(len(leaves)) if i not in packed))
+            groups.append((group, tuple(columns)))
+    packed = {c.leaf for _, columns in groups for c in columns}
+    return Packing(treedef, length, tuple(groups), tuple(i for i in range(len(leaves)) if i not in packed))
 
 
 def _width(x: Array) -> int:
@@ -95,7 +98,7 @@ def _width(x: Array) -> int:
 
 
 def _kind(x: Array, length: int, wide: int) -> str:
-    if x.ndim and (x.shape[0] != length or not 0 < _width(x) < wide):
+    if wide == 0 or (x.ndim and (x.shape[0] != length or not 0 < _width(x) < wide)):
         return "alone"
     if x.dtype in (jnp.float32, jnp.int32, jnp.uint32):
         return "words"
@@ -110,8 +113,8 @@ def _raw(x: Array, length: int, carrier: Any) -> Array:
 
 def _cooked(columns: Array, column: Column) -> Array:
     """The reverse."""
-    dtype = jnp.dtype(column.dtype)
-    flat = columns.astype(dtype) if dtype.itemsize == 1 else jax.lax.bitcast_convert_type(columns, dtype)
+    few_bits = column.dtype.itemsize == 1
+    flat = columns.astype(column.dtype) if few_bits else jax.lax.bitcast_convert_type(columns, column.dtype)
     return flat[..., 0, 0] if column.shape is None else flat.reshape(*columns.shape[:-1], *column.shape)
 
 
@@ -122,6 +125,10 @@ def scan(
     it leaves of each step, with leaves ``[length, ...]``, is packed meanwhile; not on a CPU."""
     if not launches_cost():
         return jax.lax.scan(body, carry, xs)
+    if jax.tree.leaves(xs)[0].shape[0] == 1:
+        # What is around it may carry the same packed.
+        after, y = body(carry, jax.tree.map(lambda x: x[0], xs))
+        return after, jax.tree.map(lambda x: x[None], y)
     carried, left = packing(carry, length), []
 
     def packed_body(packed: Any, x: PyTree) -> tuple[Any, Any]:
@@ -131,6 +138,23 @@ def scan(
 
     packed, ys = jax.lax.scan(packed_body, carried.pack(carry), xs)
     return carried.unpack(packed), left[0].unpack(ys)
+
+
+def metrics_scan(
+    body: Callable[[PyTree, PyTree], tuple[PyTree, tuple[Metrics, PyTree]]], carry: PyTree, xs: PyTree, length: int = 0
+) -> tuple[PyTree, tuple[Metrics, PyTree]]:
+    """``jax.lax.scan`` whose body gives metrics and something else; the mean of each metric, whatever its shape, is written with
+    the others at once. What is carried is packed as by :func:`scan` where ``length`` is given."""
+    names: list[str] = []
+    carried = packing(carry, length, wide=WIDE if launches_cost() and length else 0)
+
+    def packed_body(carry: PyTree, x: PyTree) -> tuple[PyTree, tuple[Array, PyTree]]:
+        after, (logged, more) = body(carried.unpack(carry), x)
+        names[:] = logged
+        return carried.pack(after), (jnp.stack([x.mean(dtype=jnp.float32) for x in logged.values()]), more)
+
+    after, (logged, more) = jax.lax.scan(packed_body, carried.pack(carry), xs)
+    return carried.unpack(after), ({name: logged[..., i] for i, name in enumerate(names)}, more)
 
 
 class Deck:

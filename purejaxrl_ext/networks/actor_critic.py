@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxrl_ext.networks import policies
+from purejaxrl_ext.networks import policies, short_axis
 from purejaxrl_ext.networks.init import initializers
 from purejaxrl_ext.networks.structure import Layer, parameter_group, torso_layers
 from purejaxrl_ext.networks.torsos import Torso
@@ -17,7 +17,6 @@ from purejaxrl_ext.types import Array, Output, PyTree, Representation
 
 # Of a scale that depends on the state: none becomes a spike, or overflows (those of Haarnoja et al. 2018's code).
 LOG_STD_BOUNDS = (-20.0, 2.0)
-FEW_OUTPUTS = 8
 
 
 class ActorCritic(nn.Module):
@@ -55,7 +54,9 @@ class ActorCritic(nn.Module):
 
     @nn.compact
     def __call__(self, obs: Array) -> Output:
-        if self.together and not self.shared_torso and self.value_torso is None and not self.is_initializing():
+        alike = not self.shared_torso and self.value_torso is None
+        # Convolutions' outputs are large: to move them about costs more than a launch.
+        if self.together and alike and not (obs.ndim == 4 and self.torso.conv_layers) and not self.is_initializing():
             return self._both(obs)
         seen = [self.torso_of(part).clone(parent=self, name=f"{part}_torso")(obs) for part in self.parts]
         return self._heads(seen[0], seen[-1])
@@ -72,9 +73,11 @@ class ActorCritic(nn.Module):
         # The observations too, lest the products become one whose halves must be moved apart.
         seen = jax.vmap(lambda p, x: torso.apply({"params": p}, x))(torsos, jnp.stack([obs, obs]))
         actor, critic = (jax.tree.map(lambda x, i=i: x[i], seen) for i in range(2))
-        columns = both_heads(seen.features, self._stacked("head"))
-        out = jnp.stack([column[0] for column in columns[: self._policy_size]], axis=-1)
-        return Output(policy=self._policy(out, actor.features), value=columns[0][1], actor=actor, critic=critic)
+        heads = self._stacked("head")
+        products = short_axis.output_entries(seen.features, heads["kernel"])
+        outs = [x + heads["bias"][:, w, None] for w, x in enumerate(products)]
+        logits = jnp.stack([x[0] for x in outs[: self._policy_size]], axis=-1)
+        return Output(policy=self._policy(logits, actor.features), value=outs[0][1], actor=actor, critic=critic)
 
     def _stacked(self, kind: str) -> PyTree:
         """The parameters of both torsos or heads, ``[2, ...]``; what is narrower has zeros behind it. They may be given so."""
@@ -102,7 +105,8 @@ class ActorCritic(nn.Module):
         return tuple(found)
 
     def _linear(self, size: int, scale: float, name: str, x: Array) -> Array:
-        return nn.Dense(size, **initializers(self.initializer, x.shape[-1], scale), name=name)(x)
+        init = initializers(self.initializer, x.shape[-1], scale)
+        return nn.Dense(size, dot_general=short_axis.product, **init, name=name)(x)
 
     @property
     def _policy_size(self) -> int:
@@ -123,16 +127,3 @@ class ActorCritic(nn.Module):
         first = nn.initializers.constant(self.initial_log_std)
         log_scale = self.param("actor_log_scale", first, (self.num_actions,))
         return policies.Gaussian(out, jnp.exp(jnp.broadcast_to(log_scale[None], out.shape)))
-
-
-def both_heads(features: Array, heads: PyTree) -> list[Array]:
-    """Linear layers ``{"kernel": [2, F, W], "bias": [2, W]}`` on features ``[2, B, F]``: their W outputs, each ``[2, B]``.
-
-    A few outputs are sums of products, which an accelerator takes together with what is before and behind them.
-    """
-    kernel, bias = heads["kernel"], heads["bias"]
-    width = kernel.shape[-1]
-    if width > FEW_OUTPUTS:
-        out = features @ kernel + bias[:, None]
-        return [out[..., w] for w in range(width)]
-    return [(features * kernel[:, None, :, w]).sum(-1) + bias[:, w, None] for w in range(width)]

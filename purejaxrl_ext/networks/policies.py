@@ -18,7 +18,6 @@ say counts as one without.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import distrax
@@ -27,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from purejaxrl_ext.networks import short_axis
 from purejaxrl_ext.types import Array, Box, Discrete
 
 # Widths s_k and weights w_k of the normals whose mixture is sech²(u)/2: a least-squares fit of tanh and log cosh on [0, 14].
@@ -34,8 +34,6 @@ _SECH_SQUARED = (
     (0.418386975, 0.567115669, 0.764101083, 1.032585177, 1.395162376, 1.894938141),
     (0.021731387, 0.189497420, 0.383313811, 0.303074481, 0.095398522, 0.006984378),
 )
-
-FEW_ACTIONS = 8  # up to here a policy's functions go action by action
 
 
 class Categorical(struct.PyTreeNode):
@@ -87,18 +85,17 @@ def sample(policy: Any, noise: Array | None) -> Array:
     Categorical: argmax(logits + Gumbel), which has exactly the policy's distribution (Gumbel 1954; Maddison et al. 2014).
     """
     if isinstance(policy, Categorical):
-        return jnp.argmax(policy.logits if noise is None else policy.logits + noise, axis=-1).astype(jnp.int32)
+        return short_axis.argmax(policy.logits if noise is None else policy.logits + noise)
     return policy.loc if noise is None else policy.loc + policy.scale * noise
 
 
 def log_prob(policy: Any, action: Array) -> Array:
     """log π(action) ``[...]``; for ``TanhGaussian`` the density of tanh(action): log N(u) − Σ log(1 − tanh²u)."""
     if isinstance(policy, Categorical):
-        if policy.logits.shape[-1] <= FEW_ACTIONS:
-            return pick(_log_probs(policy.logits), action)
+        if short_axis.is_short(policy.logits):
+            return short_axis.pick_entry(short_axis.log_softmax_entries(policy.logits), action)
         # The same number as distrax's, through a gather that vmap keeps cheap.
-        logits = jax.nn.log_softmax(policy.logits)
-        return jnp.take_along_axis(logits, action[..., None], axis=-1)[..., 0]
+        return short_axis.pick(jax.nn.log_softmax(policy.logits), action)
     base = distribution(policy).log_prob(action)
     return base - _log_tanh_slope(action).sum(-1) if isinstance(policy, TanhGaussian) else base
 
@@ -114,8 +111,8 @@ def entropy(policy: Any) -> Array:
 
     which errs by less than 2e-7 nats for every μ and σ, and by as little in its slopes.
     """
-    if isinstance(policy, Categorical) and policy.logits.shape[-1] <= FEW_ACTIONS:
-        return -functools.reduce(jnp.add, [jnp.exp(x) * x for x in _log_probs(policy.logits)])
+    if isinstance(policy, Categorical) and short_axis.is_short(policy.logits):
+        return -functools.reduce(jnp.add, [jnp.exp(x) * x for x in short_axis.log_softmax_entries(policy.logits)])
     base = distribution(policy).entropy()
     if not isinstance(policy, TanhGaussian):
         return base
@@ -126,24 +123,6 @@ def entropy(policy: Any) -> Array:
     folded = spread * np.float32(np.sqrt(2.0 / np.pi)) * jnp.exp(-0.5 * jnp.square(unit))
     folded += loc * jax.lax.erf(unit * np.float32(np.sqrt(0.5)))
     return base + 2.0 * (np.float32(np.log(2.0)) - (weight * folded).sum(-1)).sum(-1)
-
-
-def pick(columns: Sequence[Array], index: Array) -> Array:
-    """``columns[index]`` where each column and the index are ``[...]``."""
-    chosen = columns[0]
-    for i, column in enumerate(columns[1:], start=1):
-        chosen = jnp.where(index == i, column, chosen)
-    return chosen
-
-
-def _log_probs(logits: Array) -> list[Array]:
-    """log π of each action, ``[...]``: log-softmax action by action, which an accelerator takes for one elementwise function
-    with all that is around it, where a reduction over a short axis is a kernel of its own."""
-    columns = [logits[..., a] for a in range(logits.shape[-1])]
-    largest = jax.lax.stop_gradient(functools.reduce(jnp.maximum, columns))
-    shifted = [x - largest for x in columns]
-    log_total = jnp.log(functools.reduce(jnp.add, [jnp.exp(x) for x in shifted]))
-    return [x - log_total for x in shifted]
 
 
 def kl_divergence(old: Any, new: Any) -> Array:

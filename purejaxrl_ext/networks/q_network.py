@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from purejaxrl_ext.networks import short_axis
 from purejaxrl_ext.networks.init import initializers
 from purejaxrl_ext.networks.structure import Layer, torso_layers
 from purejaxrl_ext.networks.torsos import Torso
@@ -40,9 +41,11 @@ class QNetwork(nn.Module):
 
     def _heads(self, critic: Representation) -> Output:
         init = initializers(self.initializer, critic.features.shape[-1], 1.0)
-        q_values = nn.Dense(self.num_actions, **init, name="critic_head")(critic.features)
+        q_values = nn.Dense(self.num_actions, dot_general=short_axis.product, **init, name="critic_head")(
+            critic.features
+        )
         if self.dueling:
-            value = nn.Dense(1, **init, name="critic_value_head")(critic.features)
+            value = nn.Dense(1, dot_general=short_axis.product, **init, name="critic_value_head")(critic.features)
             q_values = value + q_values - q_values.mean(axis=-1, keepdims=True)
         return Output(q_values=q_values, critic=critic)
 

@@ -6,17 +6,15 @@ and XLA drops them where nobody does.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxrl_ext.devices import launches_cost
 from purejaxrl_ext.errors import unknown_name
+from purejaxrl_ext.networks import short_axis
 from purejaxrl_ext.networks.init import initializers
 from purejaxrl_ext.types import Array, Representation
 
@@ -29,19 +27,9 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": jax.nn.silu,
 }
 
-FEW_INPUTS = 8
 Conv = tuple[int, int, int]  # features, kernel size, stride
 SMALL_IMAGE: tuple[Conv, ...] = ((16, 3, 1),)  # MinAtar (Young & Tian 2019)
 LARGE_IMAGE: tuple[Conv, ...] = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # Atari (Mnih et al. 2015)
-
-
-def few_inputs_product(x: Array, kernel: Array, dimension_numbers: Any, **options: Any) -> Array:
-    """``x [..., I] @ kernel [I, F]``; of a few inputs as a sum of products, which XLA takes together with the bias and the
-    activation behind it, where a matrix product is a kernel of its own; not on a CPU."""
-    if kernel.shape[0] > FEW_INPUTS or not launches_cost():
-        return jax.lax.dot_general(x, kernel, dimension_numbers, **options)
-    rows = kernel.reshape(kernel.shape[0], *(1,) * (x.ndim - 1), -1)
-    return functools.reduce(jnp.add, [x[..., i, None] * rows[i] for i in range(kernel.shape[0])])
 
 
 class PatchConv(nn.Module):
@@ -115,5 +103,5 @@ class Torso(nn.Module):
         x = x.reshape(x.shape[0], -1).astype(jnp.float32)
         for size in self.hidden_sizes:
             init = initializers(self.initializer, x.shape[-1], np.sqrt(2.0))
-            x = activate(nn.Dense(size, dot_general=few_inputs_product, **init)(x))
+            x = activate(nn.Dense(size, dot_general=short_axis.product, **init)(x))
         return Representation(features=x, preactivations=tuple(preactivations), activation=self.activation)

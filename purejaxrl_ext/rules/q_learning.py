@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from purejaxrl_ext.errors import check
+from purejaxrl_ext.networks import short_axis
 from purejaxrl_ext.rules import returns
 from purejaxrl_ext.types import Array, Metrics, OptimizerHparams, Output, Rollout, Rule, hparam
 
@@ -86,7 +87,7 @@ def noise(key: Array, shape: tuple[int, ...]) -> Array:
 def act(output: Output, noise: Array | None, hparams: QHparams, env_steps: Array) -> Array:
     """ε-greedy actions ``[...]`` int32 from ``q_values [..., A]``; greedy where ``noise`` is None."""
     q_values = output.q_values
-    greedy = jnp.argmax(q_values, axis=-1).astype(jnp.int32)
+    greedy = short_axis.argmax(q_values)
     if noise is None:
         return greedy
     num_actions = q_values.shape[-1]
@@ -96,17 +97,17 @@ def act(output: Output, noise: Array | None, hparams: QHparams, env_steps: Array
 
 def chosen(q_values: Array, action: Array) -> Array:
     """Q(s, a) ``[...]`` of ``[..., A]`` and ``[...]``."""
-    return jnp.take_along_axis(q_values, action[..., None], axis=-1)[..., 0]
+    return short_axis.pick(q_values, action)
 
 
 def greedy_bootstrap(next_output: Output, next_online: Output) -> Array:
     """max_a Q⁻(s', a)."""
-    return next_output.q_values.max(axis=-1)
+    return short_axis.largest(next_output.q_values)
 
 
 def double_bootstrap(next_output: Output, next_online: Output) -> Array:
     """Q⁻(s', argmax_a Q_θ(s', a)): who chooses does not value, so that noise is not taken for value."""
-    return chosen(next_output.q_values, jnp.argmax(next_online.q_values, axis=-1))
+    return chosen(next_output.q_values, short_axis.argmax(next_online.q_values))
 
 
 def targets(rollout: Rollout, hparams: QHparams, *, bootstrap: Any = greedy_bootstrap) -> QBatch:
@@ -137,7 +138,7 @@ def expected_sarsa_targets(rollout: Rollout, hparams: QHparams) -> QBatch:
 
     def under_policy(next_output: Output, next_online: Output) -> Array:
         q_values = next_output.q_values
-        return (1.0 - eps) * q_values.max(axis=-1) + eps * q_values.mean(axis=-1)
+        return (1.0 - eps) * short_axis.largest(q_values) + eps * q_values.mean(axis=-1)
 
     return targets(rollout, hparams, bootstrap=under_policy)
 

@@ -59,7 +59,7 @@ def test_initial_states_for_all_episodes_that_a_time_limit_ends():
     assert default_pool_size(Clock(time_limit=5), 4, 512) == 128
     given = prx.make("ppo", Clock(time_limit=1), num_envs=16, num_steps=32, reset_pool_size=7)
     assert given.config.pool_size == 7
-    rows = tiny("dqn", Clock(time_limit=1), prefill_steps=40).init(KEY).replay.obs[:40, 0]
+    rows = tiny("dqn", Clock(time_limit=1), prefill_steps=40).init(KEY).replay.transitions.obs[:40, 0]
     assert len(set(np.asarray(rows).tolist())) == 40
 
 

@@ -14,7 +14,7 @@ def transitions(numbers, terminated=(), truncated=()):
     """Transitions named by their number: obs i, next_obs i + 0.5, reward i."""
     n = jnp.asarray(numbers, jnp.float32)
     flags = [jnp.asarray([i in ends for i in numbers]) for ends in (terminated, truncated)]
-    return replay.Replay(n[:, None], jnp.asarray(numbers, jnp.int32), n, *flags, n[:, None] + 0.5)
+    return replay.Transitions(n[:, None], jnp.asarray(numbers, jnp.int32), n, *flags, n[:, None] + 0.5)
 
 
 @pytest.mark.parametrize(("capacity", "first", "per_update"), [(12, 4, 4), (13, 4, 4), (7, 3, 5), (10, 10, 3)])
@@ -31,8 +31,8 @@ def test_ring_holds_the_newest_at_any_size(capacity, first, per_update):
         newest = range(max(0, total - capacity), total)
         expected = {i % capacity: i for i in newest}
         for where, number in expected.items():
-            assert float(ring.reward[where]) == number
-            assert float(ring.next_obs[where, 0]) == number + 0.5
+            assert float(ring.transitions.reward[where]) == number
+            assert float(ring.transitions.next_obs[where, 0]) == number + 0.5
 
 
 def test_position_past_int32_transitions():
@@ -126,5 +126,5 @@ def test_importance_weights():
 
 
 def test_observations_keep_their_dtype():
-    planes = replay.Replay(*itertools.repeat(jnp.zeros((3,), bool), 5), next_obs=jnp.zeros((3, 2, 2), bool))
-    assert replay.create(planes, 7).next_obs.dtype == jnp.bool_
+    planes = replay.Transitions(*itertools.repeat(jnp.zeros((3,), bool), 5), next_obs=jnp.zeros((3, 2, 2), bool))
+    assert replay.create(planes, 7).transitions.next_obs.dtype == jnp.bool_

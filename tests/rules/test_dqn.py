@@ -23,7 +23,7 @@ def test_replay_holds_the_true_next_observation():
     state = algorithm.init(jax.random.key(0))
     for _ in range(5):
         state, _ = algorithm.step(state)
-    ring = state.replay
+    ring = state.replay.transitions
     np.testing.assert_allclose(ring.next_obs[:, 0], ring.obs[:, 0])
     np.testing.assert_allclose(ring.next_obs[:, 1], ring.obs[:, 1] + 1)
     truncated, terminated = np.asarray(ring.truncated), np.asarray(ring.terminated)
@@ -34,8 +34,8 @@ def test_replay_holds_the_true_next_observation():
 def test_replay_keeps_minatar_as_bool():
     algorithm = tiny("dqn", "Breakout-MinAtar")
     state = jax.eval_shape(algorithm.init, jax.random.key(0))
-    assert state.replay.obs.dtype == state.replay.next_obs.dtype == jnp.bool_
-    assert state.replay.obs.shape == (50, 10, 10, 4)
+    assert state.replay.transitions.obs.dtype == state.replay.transitions.next_obs.dtype == jnp.bool_
+    assert state.replay.transitions.obs.shape == (50, 10, 10, 4)
 
 
 @pytest.mark.optimized
@@ -58,11 +58,11 @@ def test_seeds_differ_in_network_exploration_and_batches():
     states = [algorithm.init(jax.random.key(s)) for s in range(2)]
     first = [jax.tree.leaves(s.params)[1] for s in states]
     assert not np.allclose(*first)
-    assert not np.array_equal(*(s.replay.action for s in states))
+    assert not np.array_equal(*(s.replay.transitions.action for s in states))
     # Equal data and networks, other keys: what is explored and drawn differs.
     twin = states[0].replace(key=jax.random.key(99))
     after = [algorithm.step(s)[0] for s in (states[0], twin)]
-    assert not np.array_equal(*(s.replay.action for s in after))
+    assert not np.array_equal(*(s.replay.transitions.action for s in after))
     assert not np.allclose(*(jax.tree.leaves(s.params)[1] for s in after))
 
 
@@ -163,7 +163,7 @@ def test_running_observation_statistics():
     """The prefill is in them before the first update, which learns from it; each update's steps come to it after that."""
     algorithm = tiny("dqn", normalize_observations="running")
     state = algorithm.init(jax.random.key(0))
-    filled = np.asarray(state.replay.obs[:8])
+    filled = np.asarray(state.replay.transitions.obs[:8])
     np.testing.assert_allclose(state.normalizer.obs.mean, filled.mean(0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(state.normalizer.obs.variance, filled.var(0), rtol=1e-4, atol=1e-6)
     after, _ = algorithm.step(state)
@@ -183,5 +183,5 @@ def test_prefill_is_no_part_of_the_steps():
         head = {"kernel": jnp.zeros((8, 2)), "bias": jnp.array([0.0, 1e3])}
         state = state.replace(params={"params": params | {"critic_head": head}})
         after, _ = algorithm.step(state, dataclasses.replace(algorithm.hparams, learning_rate=0.0))
-        np.testing.assert_array_equal(after.replay.action[prefill : prefill + 8], 1)
-        assert len(np.unique(after.replay.action[:prefill])) == 2
+        np.testing.assert_array_equal(after.replay.transitions.action[prefill : prefill + 8], 1)
+        assert len(np.unique(after.replay.transitions.action[:prefill])) == 2
