@@ -137,8 +137,9 @@ class Loop:
 
     def layout(self, params: PyTree) -> Trees:
         """How parameters and moments lie while the optimiser steps them."""
-        by_number = self.optimizer in optim.ELEMENTWISE
-        return layout(params, self.config.separate_optimizers) if launches_cost() and by_number else Trees()
+        if not launches_cost() or self.optimizer not in optim.ELEMENTWISE:
+            return Trees()
+        return layout(params, self.config.separate_optimizers, together=getattr(self.agent.whole, "together", False))
 
     def improve(self, learner: Learner, grads: PyTree, context: Context, lying: Trees) -> tuple[Learner, Metrics]:
         """One step of the optimiser, and what interventions do after it; learner and gradients lie as ``lying`` says."""

@@ -6,7 +6,7 @@ network is evaluated. Arrays lie in a tree as parameters do, ``{"params": {name:
 
     Trees     as they are: on a CPU, and for an optimiser that does not go number by number
     Vectors   ``[P]`` of all parameters; with separate optimisers one of each network
-    Twins     ``[2, P]``, the actor's and the critic's rows side by side, as :class:`~purejaxrl_ext.networks.actor_critic.ActorCritic`
+    Twins     ``[2, P]``, the actor's and the critic's rows side by side, as ``ActorCritic`` (networks/actor_critic.py)
               evaluates them; where one is narrower it has zeros behind it, whose gradients are 0
 """
 
@@ -71,6 +71,9 @@ class Trees:
         return {**updates, "params": updates["params"] | scaled} if own else updates
 
 
+AS_THEY_ARE = Trees()
+
+
 @dataclass(frozen=True)
 class Vectors(Trees):
     """One vector, or one of each network.
@@ -102,7 +105,8 @@ class Vectors(Trees):
     def tree(self, arrays: PyTree) -> PyTree:
         if "params" in arrays:
             return {"params": self.tree(arrays["params"])}
-        like, found = self.like["params"], {}
+        like = self.like["params"]
+        found: dict[str, Any] = {}
         for name, names in self._names(like).items():
             if name in arrays:
                 found |= dict(zip(names, _cut(arrays[name], [like[n] for n in names]), strict=True))
@@ -221,9 +225,9 @@ class Twins(Vectors):
         return shapes
 
 
-def layout(params: PyTree, separate: bool) -> Trees:
+def layout(params: PyTree, separate: bool, together: bool) -> Trees:
     """How parameters lie best for an optimiser that goes number by number: as arrays if they are ``{"params": {collection: ...}}``
-    of float32, as twins if an actor and a critic differ in the width of their heads alone.
+    of float32, as twins if the network evaluates actor and critic ``together`` and they differ in the width of their heads alone.
 
     Those of convolutions stay trees: bytes are what they cost, and XLA takes a bias and an activation into the product behind
     them only where the bias is an array of its own (Breakout-MinAtar, 16 runs: 528 MiB a minibatch, as vectors 825)."""
@@ -232,7 +236,7 @@ def layout(params: PyTree, separate: bool) -> Trees:
     if not fits or any(x.dtype != jnp.float32 or x.ndim > 2 for x in leaves):
         return Trees()
     like = jax.tree.map(lambda x: Shape(x.shape, x.dtype), params)
-    return Twins(like) if not separate and _are_twins(like) else Vectors(like, separate)
+    return Twins(like) if together and not separate and _are_twins(like) else Vectors(like, separate)
 
 
 def _are_twins(like: PyTree) -> bool:
@@ -279,7 +283,7 @@ def _size(like: PyTree) -> int:
     return sum(math.prod(x.shape) for x in jax.tree.leaves(like))
 
 
-def _cut(array: Array, like: Any) -> Any:
+def _cut(array: Array, like: Any) -> list:
     """The last axis cut into a tree of the shapes of ``like``."""
     leaves, treedef = jax.tree.flatten(like)
     start, found = 0, []
@@ -287,4 +291,4 @@ def _cut(array: Array, like: Any) -> Any:
         end = start + math.prod(x.shape) // math.prod(array.shape[:-1])
         found.append(array[..., start:end].reshape(x.shape))
         start = end
-    return treedef.unflatten(found)
+    return jax.tree.unflatten(treedef, found)

@@ -74,6 +74,11 @@ class Recurrent(NamedTuple):
 
     network: Any
 
+    @property
+    def whole(self) -> Any:
+        """The network."""
+        return self.network
+
     def init(self, key: Array, obs: Array) -> PyTree:
         carry = self.initial_carry(obs.shape[0])
         return self.network.init(key, obs[None], carry, jnp.zeros((1, obs.shape[0]), bool))

@@ -135,7 +135,7 @@ class OffPolicy(Loop):
         before_steps: Array,
         lying: Trees,
     ) -> tuple[tuple[State, Array], tuple]:
-        """Environment steps, one gradient update, and the target network's; the State's parameters lie as the optimiser has them."""
+        """Environment steps, one gradient update, and the target network's; the State's parameters are ``lying`` so."""
         (state, num_resets), (i, noise, keys, bits), config = carry, now, self.config
         per_update, capacity = config.env_steps_per_update, config.replay_capacity
         learner, target = state.learner, state.target_params

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from purejaxrl_ext.errors import check
-from purejaxrl_ext.loops.layouts import Trees
+from purejaxrl_ext.loops.layouts import AS_THEY_ARE, Trees
 from purejaxrl_ext.networks.structure import networks, pick
 from purejaxrl_ext.types import Array, Metrics, PyTree
 
@@ -115,7 +115,7 @@ def apply(
     hparams: Any,
     learning_rate: Array,
     separate: bool,
-    lying: Trees = Trees(),
+    lying: Trees = AS_THEY_ARE,
 ) -> Step:
     """One step of the optimiser, of parameters that lie in some layout.
 

@@ -129,7 +129,7 @@ def scan(
         # What is around it may carry the same packed.
         after, y = body(carry, jax.tree.map(lambda x: x[0], xs))
         return after, jax.tree.map(lambda x: x[None], y)
-    carried, left = packing(carry, length), []
+    carried, left = packing(carry, length), list[Packing]()
 
     def packed_body(packed: Any, x: PyTree) -> tuple[Any, Any]:
         after, y = body(carried.unpack(packed), x)

@@ -71,7 +71,8 @@ class ActorCritic(nn.Module):
         torso = self.torso.clone(parent=None, name=None)
         torsos = self._stacked("torso")
         # The observations too, lest the products become one whose halves must be moved apart.
-        seen = jax.vmap(lambda p, x: torso.apply({"params": p}, x))(torsos, jnp.stack([obs, obs]))
+        both = jnp.stack([obs, obs])
+        seen: Any = jax.vmap(lambda p, x: torso.apply({"params": p}, x))(torsos, both)
         actor, critic = (jax.tree.map(lambda x, i=i: x[i], seen) for i in range(2))
         heads = self._stacked("head")
         products = short_axis.output_entries(seen.features, heads["kernel"])
