@@ -31,7 +31,8 @@ gpu_device_info { threads_per_block_limit: 1024 threads_per_warp: 32 shared_memo
   shared_memory_per_core: 233472 threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
   block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535 memory_bandwidth: 3352320000000
   l2_cache_size: 52428800 clock_rate_ghz: 1.98 device_memory_size: 84978434048 shared_memory_per_block_optin: 232448
-  cuda_compute_capability { major: 9 minor: 0 } registers_per_core_limit: 65536 registers_per_block_limit: 65536 }
+  cuda_compute_capability { major: 9 minor: 0 } registers_per_core_limit: 65536 registers_per_block_limit: 65536
+  driver_version: "12.9.0" runtime_version: "12.9.0" compile_time_toolkit_version: "12.9.0" }
 platform_name: "CUDA"
 dnn_version_info { major: 9 minor: 8 patch: 0 }
 device_description_str: "NVIDIA H100 80GB HBM3"
@@ -83,12 +84,13 @@ def compile_for(function: Callable, *arguments: Any, donate: tuple[int, ...] = (
 
 def finish(jitted: Any, *arguments: Any) -> Compiled:
     """Lower and compile a jitted function whose shardings name the card."""
-    with mock.patch("jax.default_backend", lambda: "gpu"), tempfile.TemporaryDirectory() as dump:
+    with mock.patch("jax.default_backend", return_value="gpu"), tempfile.TemporaryDirectory() as dump:
         compiled = jitted.lower(*arguments).compile(compiler_options={"xla_dump_to": dump})
         thunks = sorted(Path(dump).glob("*.thunk_sequence_after_thunk_passes.txt"))
         thunks = thunks[-1].read_text() if thunks else ""
     sizes, text = compiled.memory_analysis(), compiled.as_text()
     loops = gpu_hlo.read(text)
+    gpu_hlo.count_launches(thunks, loops)
     return Compiled(
         loops=loops,
         arguments=sizes.argument_size_in_bytes,

@@ -65,6 +65,7 @@ class Loop:
         times: trips; None: known only as it runs.
         kernels: of one trip, without those of ``inner``.
         taken: False: a branch that is not always taken, and not the cheapest: it counts nowhere.
+        is_while: a loop, not a branch or the entry.
         launches: that the host does in a trip, inner loops included; None: not known.
     """
 
@@ -73,6 +74,7 @@ class Loop:
     kernels: list[Kernel] = field(default_factory=list)
     inner: list[Loop] = field(default_factory=list)
     taken: bool = True
+    is_while: bool = False
     launches: int | None = None
 
     def total(self, of: str = "kernels") -> float:
@@ -156,6 +158,58 @@ class Module:
         return f"{WORDS.get(repeated, repeated)} ({_short(function)}, {file}:{line})"
 
 
+def count_launches(thunks: str, loops: Loop) -> None:
+    """Fill in ``launches`` of a program's loops from its sequence of thunks."""
+    root = _Thunk("kSequential")
+    around = [(-1, root)]
+    for line in thunks.splitlines():
+        if mark := re.match(r"(\s*)(condition|body|\w+_branch|branch_\w+):$", line):
+            # "condition:" stands at the margin, however deep its loop.
+            indent = len(mark[1]) if mark[1] else around[-1][0] + 1
+            while around[-1][0] >= indent:
+                around.pop()
+            around[-1][1].parts.append((mark[2], []))
+        elif found := re.match(r"(\s*)\d+: (k\w+)", line):
+            while around[-1][0] >= len(found[1]):
+                around.pop()
+            thunk = _Thunk(found[2])
+            around[-1][1].parts[-1][1].append(thunk)
+            around.append((len(found[1]), thunk))
+    whiles = [loop for _, loop in loops.walk() if loop.is_while]
+    if len(list(root.whiles())) == len(whiles):
+        loops.launches = root.launches(iter(whiles))
+
+
+class _Thunk:
+    """A step of what the host does; ``parts`` are a loop's condition and body, a conditional's branches, or all there is."""
+
+    def __init__(self, kind: str):
+        self.kind = kind
+        self.parts: list[tuple[str, list[_Thunk]]] = [("", [])]
+
+    def whiles(self) -> Iterator[_Thunk]:
+        if self.kind == "kWhile":
+            yield self
+        for _, thunks in self.parts:
+            for thunk in thunks:
+                yield from thunk.whiles()
+
+    def launches(self, loops: Iterator[Loop]) -> int:
+        """By the host; ``loops`` are the whiles in the order in which the program has them."""
+        if self.kind == "kCommandBuffer":
+            for _ in self.whiles():
+                next(loops).launches = 0
+            return 1
+        loop = next(loops) if self.kind == "kWhile" else None
+        of = {name: sum([thunk.launches(loops) for thunk in thunks]) for name, thunks in self.parts}
+        if loop is not None:
+            loop.launches = of.get("body", 0)
+            return (loop.times or 1) * loop.launches + (0 if loop.times else of.get("condition", 0))
+        if self.kind == "kConditional":
+            return min(n for name, n in of.items() if name)
+        return of[""] if self.kind == "kSequential" else 1
+
+
 def instruction(line: str) -> Instruction | None:
     """A line of a computation, taken apart."""
     found = re.match(r"\s+(ROOT )?%?([\w.\-]+) = (.*)$", line)
@@ -196,7 +250,7 @@ def _fill(module: Module, name: str, loop: Loop) -> None:
     for x in module.computations[name]:
         if x.opcode == "while":
             body, trips = x.attribute("body") or "", re.search(r'known_trip_count"?:\{"n":"(\d+)"', x.line)
-            inner = Loop(module.label(x, body), int(trips[1]) if trips else None)
+            inner = Loop(module.label(x, body), int(trips[1]) if trips else None, is_while=True)
             _fill(module, body, inner)
             loop.inner.append(inner)
         elif x.opcode == "conditional":
