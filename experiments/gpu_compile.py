@@ -62,6 +62,13 @@ class Compiled:
         return self.arguments + self.results + self.temporaries - self.donated
 
 
+def start(xla_gpu: str) -> None:
+    """Choose XLA's settings; before anything is compiled."""
+    from purejaxrl_ext.devices import gpu_settings
+
+    gpu_settings(xla_gpu)
+
+
 def devices() -> Any:
     """One H100.
 
@@ -108,3 +115,35 @@ def update_of(algorithm: Any, runs: int) -> Compiled:
     state = jax.eval_shape(jax.vmap(algorithm.init, out_axes=axes), keys)
     step = jax.vmap(algorithm.step, in_axes=(axes,), out_axes=(axes, 0))
     return compile_for(step, state, donate=(0,))
+
+
+def training_of(train: Callable, runs: int) -> Compiled:
+    """``train(key)`` of ``runs`` seeds side by side."""
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.PRNGKey(0), runs))
+    return compile_for(jax.vmap(train), keys)
+
+
+def check_sweep(algorithm: Any, seeds: int, card: float) -> str:
+    """How many of ``seeds`` seeds a sweep runs side by side on a card of ``card`` bytes, as its planner chooses, in words.
+
+    Raises:
+        ValueError: what it chose does not fit.
+    """
+    from purejaxrl_ext.sweeps import memory, program
+
+    # Of a card's memory JAX takes three quarters.
+    free = 0.75 * card
+    with (
+        mock.patch("jax.local_devices", return_value=list(devices())),
+        mock.patch("jax.default_backend", return_value="gpu"),
+        mock.patch.object(memory, "available_memory", return_value=free),
+    ):
+        width = memory.fitting_width(algorithm.name, algorithm, {}, seeds, 0)
+        need = program.compiled(algorithm, program.lay_out(algorithm, list(range(width)), {})).memory
+    told = (
+        f"a sweep of {seeds:,} seeds on a card of {card / 2**30:g} GiB runs {width:,} side by side: they need "
+        f"{need / 2**30:.2f} GiB of the {free / 2**30:.2f} that JAX takes"
+    )
+    if need > free:
+        raise ValueError(told)
+    return told

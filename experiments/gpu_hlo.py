@@ -82,6 +82,20 @@ class Loop:
         own = len(self.kernels) if of == "kernels" else sum(getattr(k, of) for k in self.kernels)
         return own + sum((loop.times or 1) * loop.total(of) for loop in self.inner if loop.taken)
 
+    def repeated(self, times: int) -> Loop:
+        """The outermost loop of so many trips.
+
+        Raises:
+            ValueError: there is none.
+        """
+        for _, loop in self.walk():
+            if loop.is_while and loop.times == times:
+                return loop
+        raise ValueError(
+            f"the program has no loop of {times:,} updates; it has "
+            + ", ".join(f"{loop.times} × {loop.label}" for _, loop in self.walk() if loop.is_while)
+        )
+
     def walk(self, depth: int = 0) -> Iterator[tuple[int, Loop]]:
         """This and all inner loops, with how deep they lie."""
         yield depth, self

@@ -39,7 +39,7 @@ def test_a_users_own_flag_stays(before_jax_starts):
 
 
 def test_gpu_settings_after_jax_has_started(before_jax_starts):
-    with pytest.raises(ValueError, match="unknown GPU setting 'thruput'.*Did you mean 'throughput'"):
+    with pytest.raises(ValueError, match=r"unknown GPU setting 'thruput'.*Did you mean 'throughput'"):
         devices.gpu_settings("thruput")
     before_jax_starts.undo()
     jax.devices()
