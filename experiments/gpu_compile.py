@@ -64,9 +64,11 @@ class Compiled:
 
 def start(xla_gpu: str) -> None:
     """Choose XLA's settings; before anything is compiled."""
-    from purejaxrl_ext.devices import gpu_settings
+    # A peer may need other versions of packages than this project, which is then not imported.
+    if xla_gpu != "default":
+        from purejaxrl_ext.devices import gpu_settings
 
-    gpu_settings(xla_gpu)
+        gpu_settings(xla_gpu)
 
 
 def devices() -> Any:
@@ -83,21 +85,25 @@ def devices() -> Any:
         ) from error
 
 
-def compile_for(function: Callable, *arguments: Any, donate: tuple[int, ...] = ()) -> Compiled:
+def compile_for(function: Callable, *arguments: Any, donate: tuple[int, ...] = (), branch: Callable = min) -> Compiled:
     """Compile ``function`` for one H100; ``arguments`` are trees of shapes."""
     sharding = jax.sharding.NamedSharding(Mesh(np.array(devices()), ("x",)), jax.sharding.PartitionSpec())
-    return finish(jax.jit(function, in_shardings=sharding, out_shardings=sharding, donate_argnums=donate), *arguments)
+    return finish(
+        jax.jit(function, in_shardings=sharding, out_shardings=sharding, donate_argnums=donate),
+        *arguments,
+        branch=branch,
+    )
 
 
-def finish(jitted: Any, *arguments: Any) -> Compiled:
+def finish(jitted: Any, *arguments: Any, branch: Callable = min) -> Compiled:
     """Lower and compile a jitted function whose shardings name the card."""
     with mock.patch("jax.default_backend", return_value="gpu"), tempfile.TemporaryDirectory() as dump:
         compiled = jitted.lower(*arguments).compile(compiler_options={"xla_dump_to": dump})
         thunks = sorted(Path(dump).glob("*.thunk_sequence_after_thunk_passes.txt"))
         thunks = thunks[-1].read_text() if thunks else ""
     sizes, text = compiled.memory_analysis(), compiled.as_text()
-    loops = gpu_hlo.read(text)
-    gpu_hlo.count_launches(thunks, loops)
+    loops = gpu_hlo.read(text, branch)
+    gpu_hlo.count_launches(thunks, loops, branch)
     return Compiled(
         loops=loops,
         arguments=sizes.argument_size_in_bytes,
@@ -118,9 +124,9 @@ def update_of(algorithm: Any, runs: int) -> Compiled:
 
 
 def training_of(train: Callable, runs: int) -> Compiled:
-    """``train(key)`` of ``runs`` seeds side by side."""
+    """``train(key)`` of ``runs`` seeds side by side; branches count as taken, as learning is."""
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.PRNGKey(0), runs))
-    return compile_for(jax.vmap(train), keys)
+    return compile_for(jax.vmap(train), keys, branch=max)
 
 
 def check_sweep(algorithm: Any, seeds: int, card: float) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import PurePosixPath
@@ -64,7 +64,7 @@ class Loop:
         label: what it does, in words.
         times: trips; None: known only as it runs.
         kernels: of one trip, without those of ``inner``.
-        taken: False: a branch that is not always taken, and not the cheapest: it counts nowhere.
+        taken: False: a branch of a conditional of which another is counted: it counts nowhere.
         is_while: a loop, not a branch or the entry.
         launches: that the host does in a trip, inner loops included; None: not known.
     """
@@ -82,19 +82,18 @@ class Loop:
         own = len(self.kernels) if of == "kernels" else sum(getattr(k, of) for k in self.kernels)
         return own + sum((loop.times or 1) * loop.total(of) for loop in self.inner if loop.taken)
 
-    def repeated(self, times: int) -> Loop:
-        """The outermost loop of so many trips.
+    def repeated(self, times: float) -> Loop:
+        """The outermost loop of so many trips, rounded up or down.
 
         Raises:
             ValueError: there is none.
         """
-        for _, loop in self.walk():
-            if loop.is_while and loop.times == times:
+        whiles = [loop for _, loop in self.walk() if loop.is_while]
+        for loop in whiles:
+            if loop.times and abs(loop.times - times) < 1.0:
                 return loop
-        raise ValueError(
-            f"the program has no loop of {times:,} updates; it has "
-            + ", ".join(f"{loop.times} × {loop.label}" for _, loop in self.walk() if loop.is_while)
-        )
+        have = ", ".join(f"{loop.times} × {loop.label}" for loop in whiles)
+        raise ValueError(f"the program has no loop of {times:,.1f} updates; it has {have}")
 
     def walk(self, depth: int = 0) -> Iterator[tuple[int, Loop]]:
         """This and all inner loops, with how deep they lie."""
@@ -123,7 +122,8 @@ class Instruction:
 class Module:
     """An HLO text."""
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, branch: Callable = min):
+        self.branch = branch
         self.computations: dict[str, list[Instruction]] = {}
         self.entry, now = "", None
         for line in text.splitlines():
@@ -164,7 +164,7 @@ class Module:
             return name[1] if name else body
         function, file, line = stack[0]
         inside = Counter(
-            calls[at - 1][0]
+            next((name for name, *_ in calls[at - 1 :: -1] if not name.endswith(">")), function)
             for x in self.called(body)
             if stack[0] in (calls := self.stack(x.line)) and (at := calls.index(stack[0]))
         )
@@ -172,8 +172,8 @@ class Module:
         return f"{WORDS.get(repeated, repeated)} ({_short(function)}, {file}:{line})"
 
 
-def count_launches(thunks: str, loops: Loop) -> None:
-    """Fill in ``launches`` of a program's loops from its sequence of thunks."""
+def count_launches(thunks: str, loops: Loop, branch: Callable = min) -> None:
+    """Fill in ``launches`` of a program's loops from its sequence of thunks; ``branch`` as of :func:`read`."""
     root = _Thunk("kSequential")
     around = [(-1, root)]
     for line in thunks.splitlines():
@@ -191,7 +191,7 @@ def count_launches(thunks: str, loops: Loop) -> None:
             around.append((len(found[1]), thunk))
     whiles = [loop for _, loop in loops.walk() if loop.is_while]
     if len(list(root.whiles())) == len(whiles):
-        loops.launches = root.launches(iter(whiles))
+        loops.launches = root.launches(iter(whiles), branch)
 
 
 class _Thunk:
@@ -208,19 +208,19 @@ class _Thunk:
             for thunk in thunks:
                 yield from thunk.whiles()
 
-    def launches(self, loops: Iterator[Loop]) -> int:
+    def launches(self, loops: Iterator[Loop], branch: Callable) -> int:
         """By the host; ``loops`` are the whiles in the order in which the program has them."""
         if self.kind == "kCommandBuffer":
             for _ in self.whiles():
                 next(loops).launches = 0
             return 1
         loop = next(loops) if self.kind == "kWhile" else None
-        of = {name: sum([thunk.launches(loops) for thunk in thunks]) for name, thunks in self.parts}
+        of = {name: sum([thunk.launches(loops, branch) for thunk in thunks]) for name, thunks in self.parts}
         if loop is not None:
             loop.launches = of.get("body", 0)
             return (loop.times or 1) * loop.launches + (0 if loop.times else of.get("condition", 0))
         if self.kind == "kConditional":
-            return min(n for name, n in of.items() if name)
+            return branch(n for name, n in of.items() if name)
         return of[""] if self.kind == "kSequential" else 1
 
 
@@ -251,9 +251,9 @@ def num_bytes(kind: str) -> int:
     return sum(_size(t) * prod(dims) for t, dims in shapes(kind))
 
 
-def read(text: str) -> Loop:
-    """The tree of a program's loops."""
-    module = Module(text)
+def read(text: str, branch: Callable = min) -> Loop:
+    """The tree of a program's loops; of a conditional the cheapest branch is counted, or with ``max`` the dearest."""
+    module = Module(text, branch)
     loop = Loop("outside the loops")
     _fill(module, module.entry, loop)
     return loop
@@ -276,14 +276,15 @@ def _fill(module: Module, name: str, loop: Loop) -> None:
 
 
 def _branches(module: Module, x: Instruction) -> list[Loop]:
-    """A conditional's branches; the cheapest is the one that counts."""
+    """A conditional's branches; one of them counts."""
     listed = re.search(r"branch_computations=\{([^}]*)\}", x.line)
     names = listed[1].replace("%", "").split(", ") if listed else []
-    names = names or [x.attribute(f"{side}_computation") or "" for side in ("false", "true")]
-    branches = [Loop(f"branch {i} of {module.label(x, name)}", taken=False) for i, name in enumerate(names)]
+    # In the order in which the sequence of thunks has them.
+    names = names or [x.attribute(f"{side}_computation") or "" for side in ("true", "false")]
+    branches = [Loop(f"a branch of {module.label(x, name)}", taken=False) for name in names]
     for branch, name in zip(branches, names, strict=True):
         _fill(module, name, branch)
-    min(branches, key=Loop.total).taken = True
+    module.branch(branches, key=Loop.total).taken = True
     return branches
 
 

@@ -30,7 +30,14 @@ DQN = {
     "TARGET_UPDATE_INTERVAL": 500,
     "GAMMA": 0.99,
 }
-DQN |= {"LR": 2.5e-4, "TRAINING_INTERVAL": 10, "LR_LINEAR_DECAY": False, "TAU": 1.0, "WANDB_MODE": "disabled"}
+DQN |= {
+    "LR": 2.5e-4,
+    "TRAINING_INTERVAL": 10,
+    "LEARNING_STARTS": 1000,
+    "LR_LINEAR_DECAY": False,
+    "TAU": 1.0,
+    "WANDB_MODE": "disabled",
+}
 PQN = {
     "EPS_START": 1.0,
     "EPS_FINISH": 0.05,
@@ -41,7 +48,9 @@ PQN = {
 }
 PQN |= {"MAX_GRAD_NORM": 10.0, "LR_LINEAR_DECAY": False, "REW_SCALE": 1.0, "GAMMA": 0.99, "LAMBDA": 0.95}
 PQN |= {"ENV_KWARGS": {}, "TEST_DURING_TRAINING": False, "WANDB_MODE": "disabled"}
-LAUNCHERS = ("hydra", "omegaconf", "wandb", "safetensors", "safetensors.flax")
+# Imported to log, to read a command line, or for other environments.
+NOT_NEEDED = ("hydra", "omegaconf", "wandb", "safetensors", "safetensors.flax", "navix")
+NOT_NEEDED += ("brax", "brax.envs", "brax.envs.wrappers.training")
 Program = tuple[Callable, int]  # key -> what training leaves; environment steps of an update
 
 
@@ -107,8 +116,13 @@ def _rejax(path: str, algorithm: str, env: str, settings: dict[str, Any], env_st
 
 
 def _module(path: str, name: str) -> Any:
+    import jax
+
     sys.path.insert(0, path)
-    absent = [package for package in LAUNCHERS if not _is_installed(package)]
+    # Written for a jax that had it.
+    if not hasattr(jax, "tree_map"):
+        jax.tree_map = jax.tree.map
+    absent = [package for package in NOT_NEEDED if not _is_installed(package)]
     with mock.patch.dict(sys.modules, {package: mock.MagicMock() for package in absent}):
         return importlib.import_module(name)
 
