@@ -95,6 +95,13 @@ class Loop:
         have = ", ".join(f"{loop.times} × {loop.label}" for loop in whiles)
         raise ValueError(f"the program has no loop of {times:,.1f} updates; it has {have}")
 
+    def counted(self) -> Iterator[Loop]:
+        """This and all inner loops that count."""
+        yield self
+        for loop in self.inner:
+            if loop.taken:
+                yield from loop.counted()
+
     def walk(self, depth: int = 0) -> Iterator[tuple[int, Loop]]:
         """This and all inner loops, with how deep they lie."""
         yield depth, self

@@ -94,7 +94,7 @@ class Row:
         name, xla, seeds: which.
         steps: environment steps of an update, of each seed.
         kernels, launches: of an update; what the host launches of it (None: not known).
-        parts: kernels of a trip of each loop, by what it does.
+        parts: kernels of a trip of each loop, by its trips and what it does.
         written: bytes of an update; of a minibatch in ``minibatch``.
         memory: bytes; fits: seeds into each card.
         seconds, binds: at least, for the plan's steps of each seed; what binds.
@@ -190,7 +190,8 @@ def row(plan: Plan, seeds: int, first: bool) -> Row:
     if plan.hlo and first:
         plan.hlo.write_text(compiled.hlo)
     seconds, binds = bound(loops, plan.env_steps / steps)
-    parts = {loop.label.split(" (")[0]: loop for _, loop in loops.walk() if loop.is_while and loop.taken}
+    inner = [loop for loop in loops.counted() if loop.is_while and loop is not loops]
+    minibatch = next((loop for loop in inner if loop.label.startswith("minibatch")), None)
     return Row(
         name=name,
         xla=plan.xla_gpu,
@@ -198,9 +199,9 @@ def row(plan: Plan, seeds: int, first: bool) -> Row:
         steps=steps,
         kernels=int(loops.total()),
         launches=loops.launches,
-        parts={label: int(loop.total()) for label, loop in parts.items() if loop is not loops},
+        parts={f"{loop.times or '?'} × {loop.label.split(' (')[0]}": int(loop.total()) for loop in inner},
         written=loops.total("written"),
-        minibatch=parts["minibatch"].total("written") if "minibatch" in parts else None,
+        minibatch=minibatch and minibatch.total("written"),
         memory=compiled.memory,
         seconds=seconds,
         binds=binds,
@@ -237,7 +238,7 @@ def table(made: list[Row], env_steps: int) -> str:
     cards = " / ".join(map(str, CARDS))
     lines = [
         "| program | XLA | seeds | steps per update | kernels per update | by loop | per 1,000 steps | host launches | "
-        f"MiB written per update | per minibatch | memory, MiB | seeds into {cards} GiB | least seconds of {env_steps:,} steps |",
+        f"MiB written per update | of them a minibatch's trip | memory, MiB | seeds into {cards} GiB | least seconds of {env_steps:,} steps |",
         "|:--|:--|" + "--:|" * 3 + ":--|" + "--:|" * 7,
     ]
     for r in made:
@@ -278,8 +279,9 @@ def write(plan: Plan, made: list[Row]) -> None:
     """The standard list's table, with the command that made it and versions."""
     from importlib.metadata import version
 
-    named = " ".join(f"--peer {p.split('=')[0]}" + ("=PATH" if "=" in p else "") for p in plan.peer)
-    command = f'make gpu-plan ARGS="{named}"' if named else "make gpu-plan"
+    named = " ".join(p.split("=")[0] + ("=PATH" if "=" in p else "") for p in plan.peer)
+    named += " --peer-packages FOLDER" if plan.peer_packages else ""
+    command = f'make gpu-plan ARGS="--peer {named}"' if named else "make gpu-plan"
     versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "jaxlib", "jax-cuda12-pjrt", "flax", "gymnax"))
     trees = "\n\n".join(f"{r.name}, {r.seeds:,} seeds, XLA {r.xla}\n" + "\n".join(r.tree) for r in made)
     plan.out.write_text(
@@ -293,11 +295,12 @@ HEAD = """# What training programs cost a GPU
 `{command}` ({versions}): compiled for an H100 on a machine that has none; nothing was run.
 
 - Kernels and bytes are those of the optimised program. A slice written in place counts alone; a branch that is not always taken
-  (measuring the representation) counts nowhere.
+  (measuring the representation) counts nowhere. By loop: trips in an update, and kernels of a trip.
 - Host launches: what the host starts one by one; a CUDA graph (XLA's command buffer) counts once.
 - Least seconds: the largest of 2 µs for each kernel, bytes written at 3.35 TB/s, and matrix products at 495 TFLOP/s (TF32).
 - Seeds that fit: a straight line through the memory of the widths compiled.
 - XLA: the settings of `purejaxrl_ext.devices.gpu_settings`. Nothing is timed without a card, so that autotuning shows nothing here.
+  With "throughput" a trip is two steps, or two minibatches, compiled as one.
 - A peer's update is a trip of its outermost loop, its memory that of its whole program; of its branches the dearest counts, as it
   learns in one once its replay has filled.
 """
