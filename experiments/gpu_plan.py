@@ -238,7 +238,8 @@ def table(made: list[Row], env_steps: int) -> str:
     cards = " / ".join(map(str, CARDS))
     lines = [
         "| program | XLA | seeds | steps per update | kernels per update | by loop | per 1,000 steps | host launches | "
-        f"MiB written per update | of them a minibatch's trip | memory, MiB | seeds into {cards} GiB | least seconds of {env_steps:,} steps |",
+        "MiB written per update | of them a minibatch's trip | memory, MiB | "
+        f"seeds into {cards} GiB | least seconds of {env_steps:,} steps |",
         "|:--|:--|" + "--:|" * 3 + ":--|" + "--:|" * 7,
     ]
     for r in made:
