@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help study test test-learning lint format benchmark notebooks $(sort .venv $(VENV))
+.PHONY: help study test test-learning lint format benchmark gpu-plan notebooks $(sort .venv $(VENV))
 
 help:
 	@echo "make .venv           install only (PYTHON=python3.12 VENV=.venv312 for another Python beside it)"
@@ -15,6 +15,7 @@ help:
 	@echo "make lint            ruff and mypy"
 	@echo "make notebooks       execute the notebooks and store them (some: NOTEBOOKS=\"FILE ...\")"
 	@echo "make benchmark       compile time, run time, steps/s and memory (options: ARGS=\"--help\")"
+	@echo "make gpu-plan        what programs cost a GPU, compiled for one without having it (options: ARGS=\"--help\")"
 
 $(sort .venv $(VENV)): $(STAMP)
 
@@ -61,6 +62,20 @@ format: $(STAMP)
 
 benchmark: $(STAMP)
 	@"$(BIN)/python" experiments/benchmark.py $(ARGS)
+
+# An environment of its own, made when first asked for: jax's compiler for NVIDIA cards beside the project (half a GB more), of the
+# same version as its jax. It compiles without a card, a driver or CUDA's libraries, so that none of them is installed.
+GPU_VENV := .venv-gpu
+GPU_STAMP := $(GPU_VENV)/.gpu
+$(GPU_STAMP): pyproject.toml $(wildcard requirements/*.txt)
+	@$(MAKE) --no-print-directory VENV=$(GPU_VENV) $(GPU_VENV)
+	@version=$$("$(GPU_VENV)/bin/python" -c 'import jax; print(jax.__version__)'); \
+	"$(GPU_VENV)/bin/python" -m pip install --disable-pip-version-check -q --no-deps \
+	  "jax-cuda12-plugin==$$version" "jax-cuda12-pjrt==$$version"
+	@touch "$@"
+
+gpu-plan: $(GPU_STAMP)
+	@"$(GPU_VENV)/bin/python" experiments/gpu_plan.py $(ARGS)
 
 notebooks: $(STAMP)
 	@"$(BIN)/python" notebooks/execute.py $(NOTEBOOKS)

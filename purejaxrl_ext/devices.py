@@ -1,5 +1,5 @@
-"""What JAX is told: before it starts, the cores of a CPU as host devices and a compilation cache on disk; around each of our
-calls, to leave aside what its surroundings have set."""
+"""What JAX is told: before it starts, the cores of a CPU as host devices, a compilation cache on disk and, if asked for, how to
+compile for a GPU; around each of our calls, to leave aside what its surroundings have set."""
 
 from __future__ import annotations
 
@@ -12,6 +12,26 @@ from typing import Any
 
 import jax
 from jax._src import xla_bridge
+
+from purejaxrl_ext.errors import unknown_name
+
+# What XLA is told by :func:`gpu_settings`.
+GPU_SETTINGS: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "throughput": (
+        # Two trips of a loop are compiled as one, so that carried values need no copies.
+        "--xla_gpu_enable_while_loop_double_buffering=true",
+        # All kernels of a trip, and short loops whole, are one CUDA graph, launched at once.
+        "--xla_gpu_enable_command_buffer=+WHILE",
+        "--xla_gpu_graph_min_graph_size=1",
+    ),
+    "deterministic": (
+        # No atomic additions, in whatever order they come.
+        "--xla_gpu_deterministic_ops=true",
+        # No library kernel is chosen by timing it.
+        "--xla_gpu_autotune_level=0",
+    ),
+}
 
 
 def _config(name: str) -> Any:
@@ -73,6 +93,34 @@ def compiled_for(target: str) -> Iterator[None]:
         yield
     finally:
         _TARGET = before
+
+
+def gpu_settings(name: str) -> None:
+    """Choose how XLA compiles for a GPU, by its flags; call it before JAX's first computation.
+
+    "throughput" is for loops of many small kernels: loops are double-buffered and launched as CUDA graphs. "deterministic" makes
+    repeats of a program on one kind of card equal bit for bit. "default" is XLA's own. Flags that ``XLA_FLAGS`` sets
+    already stay as they are. On a CPU nothing changes.
+
+    Args:
+        name: "default", "throughput" or "deterministic".
+
+    Raises:
+        ValueError: another name.
+        RuntimeError: JAX has started: it reads its flags no more.
+    """
+    if name not in GPU_SETTINGS:
+        raise ValueError(unknown_name("GPU setting", name, GPU_SETTINGS))
+    if xla_bridge.backends_are_initialized():
+        raise RuntimeError(
+            f"gpu_settings({name!r}) came after JAX had started, which reads XLA's flags once: "
+            "call it right after the import, before the first computation"
+        )
+    ours = {flag for flags in GPU_SETTINGS.values() for flag in flags}
+    kept = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if flag not in ours]
+    chosen = {flag.split("=")[0] for flag in kept}
+    new = [flag for flag in GPU_SETTINGS[name] if flag.split("=")[0] not in chosen]
+    os.environ["XLA_FLAGS"] = " ".join([*kept, *new])
 
 
 _FORKED = False  # whether this process was forked from one in which JAX had started

@@ -16,7 +16,7 @@ SHARED = {"types", "errors"}
 PARTS = SHARED | {"networks", "rules", "representation"}
 CORE = PARTS | {"interventions"}
 ARROWS = {
-    "devices": set(),
+    "devices": {"errors"},
     "errors": set(),
     "types": {"errors"},
     "envs": SHARED,
