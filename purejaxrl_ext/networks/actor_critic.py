@@ -84,7 +84,7 @@ class ActorCritic(nn.Module):
             both = self._linear(2 * self.num_actions, 0.01, "actor_head", features)
             loc, raw = jnp.split(both, 2, axis=-1)
             # Softplus shifted to be the first scale at 0; bounded below so that a density cannot become a spike.
-            shift = np.log(np.expm1(np.exp(self.initial_log_std)))
+            shift = float(np.log(np.expm1(np.exp(self.initial_log_std))))
             return policies.TanhGaussian(loc, jnp.maximum(jax.nn.softplus(raw + shift), 1e-4))
         out = self._linear(self.num_actions, 0.01, "actor_head", features)
         if self.policy == "categorical":
@@ -93,5 +93,5 @@ class ActorCritic(nn.Module):
             raw = self._linear(self.num_actions, 0.01, "actor_log_scale_head", features)
             return policies.Gaussian(out, jnp.exp(jnp.clip(raw + self.initial_log_std, *LOG_STD_BOUNDS)))
         first = nn.initializers.constant(self.initial_log_std)
-        log_scale = self.param("actor_log_scale", first, (self.num_actions,))
+        log_scale = self.param("actor_log_scale", first, (self.num_actions,), jnp.float32)
         return policies.Gaussian(out, jnp.exp(jnp.broadcast_to(log_scale[None], out.shape)))

@@ -39,10 +39,10 @@ class GRU(nn.Module):
         """
         size, shape = self.size, (x.shape[-1], 3 * self.size)
         inner = initializers(self.initializer, size, 1.0)
-        bias = self.param("bias", inner["bias_init"], (3 * size,))
+        bias = self.param("bias", inner["bias_init"], (3 * size,), jnp.float32)
         projected = x @ self.param("input_kernel", _by_gate(inner["kernel_init"], 3), shape) + bias[None, None]
         kernel = self.param("hidden_kernel", _by_gate(inner["kernel_init"], 3), (size, 3 * size))
-        candidate_bias = self.param("candidate_bias", inner["bias_init"], (size,))
+        candidate_bias = self.param("candidate_bias", inner["bias_init"], (size,), jnp.float32)
 
         def step(hidden: Array, now: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
             x_t, start_t = now
@@ -59,7 +59,7 @@ class GRU(nn.Module):
 
     def initial_carry(self, num_envs: int) -> Array:
         """The hidden state before an episode's first observation ``[N, H]``."""
-        return jnp.zeros((num_envs, self.size))
+        return jnp.zeros((num_envs, self.size), jnp.float32)
 
 
 class LSTM(nn.Module):
@@ -83,7 +83,7 @@ class LSTM(nn.Module):
         """
         size, shape = self.size, (x.shape[-1], 4 * self.size)
         inner = initializers(self.initializer, size, 1.0)
-        bias = self.param("bias", inner["bias_init"], (4 * size,))
+        bias = self.param("bias", inner["bias_init"], (4 * size,), jnp.float32)
         projected = x @ self.param("input_kernel", _by_gate(inner["kernel_init"], 4), shape) + bias[None, None]
         kernel = self.param("hidden_kernel", _by_gate(inner["kernel_init"], 4), (size, 4 * size))
 
@@ -101,7 +101,8 @@ class LSTM(nn.Module):
 
     def initial_carry(self, num_envs: int) -> tuple[Array, Array]:
         """c and h before an episode's first observation, each ``[N, H]``."""
-        return jnp.zeros((num_envs, self.size)), jnp.zeros((num_envs, self.size))
+        zeros = jnp.zeros((num_envs, self.size), jnp.float32)
+        return zeros, zeros
 
 
 # Memories by name; each is a module ``(size, initializer)`` as :class:`GRU`.
