@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Protocol
 import jax
 from flax import struct
 
+from purejaxrl_ext.devices import isolated
+
 Array = jax.Array
 PyTree = Any
 Metrics = dict[str, Array]
@@ -48,9 +50,7 @@ class Box:
         return len(self.low)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Traced settings
-# ---------------------------------------------------------------------------------------------------------------------
+# --- traced settings ---
 
 
 def hparam(
@@ -100,9 +100,7 @@ class OptimizerHparams(struct.PyTreeNode):
     weight_decay: Any = hparam(0.0, 0.0)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What networks say, and what environments gave
-# ---------------------------------------------------------------------------------------------------------------------
+# --- what networks say, and what environments gave ---
 
 
 class Representation(struct.PyTreeNode):
@@ -356,10 +354,12 @@ class Algorithm:
         """The module."""
         return self.loop.network
 
+    @isolated()
     def init(self, key: Array, hparams: Any = None) -> State:
         """A State before the first update."""
         return self.loop.init(key, self.hparams if hparams is None else hparams)
 
+    @isolated()
     def step(self, state: State, hparams: Any = None, measure: Array | None = None) -> tuple[State, Metrics]:
         """One update. ``measure`` (a bool scalar, not batched) says whether to compute the representation metrics; None means
         every ``config.metrics_every``."""
