@@ -5,6 +5,7 @@ Axis letters: T time, N environments, B batch, F features, A actions, S seeds.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -48,9 +49,6 @@ class Box:
     def n(self) -> int:
         """Entries of an action."""
         return len(self.low)
-
-
-# --- traced settings ---
 
 
 def hparam(
@@ -244,6 +242,12 @@ class State(struct.PyTreeNode):
         """This State with another part that learns."""
         return self.replace(params=learner.params, opt_state=learner.opt_state, memory=learner.memory)
 
+    @isolated()
+    def _repr_html_(self) -> str:
+        import treescope  # comes with flax; only notebooks need wait for it
+
+        return treescope.render_to_html(vars(self))
+
 
 class Acted(NamedTuple):
     """What a network and its rule did for ``[B]`` observations.
@@ -391,8 +395,4 @@ class Algorithm:
         return f"<details><summary>{self.name} on {self.env_name}</summary><table>{rows}</table></details>"
 
     def __reduce__(self) -> Any:
-        return _remade, (self.remake, dict(self.settings))
-
-
-def _remade(remake: Callable[..., Algorithm], settings: dict[str, Any]) -> Algorithm:
-    return remake(**settings)
+        return functools.partial(self.remake, **self.settings), ()
