@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import Clock, equal_trees, tiny
+from toys import Clock
 
 import purejaxrl_ext as prx
 from purejaxrl_ext import envs
@@ -98,28 +97,3 @@ def test_numbers_of_numpy_are_as_good_as_pythons():
     space = prx.Box((np.float32(0.0),), (np.float64(1.0),))
     env = Clock(time_limit=np.int64(5), observation_shape=(np.int64(2),), action_space=space)
     assert prx.make_env(env) == Clock(time_limit=5, action_space=prx.Box((0.0,), (1.0,)))
-
-
-@dataclass(frozen=True)
-class Keyed(Clock):
-    """Its state holds a typed random key."""
-
-    def reset(self, key):
-        state, obs = super().reset(key)
-        return (state, key), obs
-
-    def step(self, key, env_state, action):
-        state, kept = env_state
-        step = super().step(key, state, action)
-        return step._replace(state=(step.state, kept))
-
-
-def test_typed_keys_of_an_environment_are_saved_and_go_on(tmp_path):
-    algorithm = tiny("sarsa", Keyed(), num_steps=2, num_epochs=1, num_minibatches=1, metrics_every=0)
-    one, two = (k * algorithm.steps_per_update for k in (1, 2))
-    prx.sweep(algorithm, seeds=[0, 1], total_steps=one, out=tmp_path / "x", progress=False)
-    prx.resume(tmp_path / "x", total_steps=two, progress=False)
-    got = prx.load_state(tmp_path / "x", seed=1)
-    assert jnp.issubdtype(got.env.env_state[1].dtype, jax.dtypes.prng_key)
-    whole = prx.sweep(algorithm, seeds=[0, 1], total_steps=two, keep_states=True, progress=False)
-    equal_trees(got, prx.load_state(whole, seed=1))
