@@ -5,6 +5,7 @@ Axis letters: T time, N environments, B batch, F features, A actions, S seeds.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 from flax import struct
+
+from purejaxrl_ext.devices import isolated
 
 Array = jax.Array
 PyTree = Any
@@ -46,11 +49,6 @@ class Box:
     def n(self) -> int:
         """Entries of an action."""
         return len(self.low)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Traced settings
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 def hparam(
@@ -100,9 +98,7 @@ class OptimizerHparams(struct.PyTreeNode):
     weight_decay: Any = hparam(0.0, 0.0)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What networks say, and what environments gave
-# ---------------------------------------------------------------------------------------------------------------------
+# --- what networks say, and what environments gave ---
 
 
 class Representation(struct.PyTreeNode):
@@ -246,6 +242,12 @@ class State(struct.PyTreeNode):
         """This State with another part that learns."""
         return self.replace(params=learner.params, opt_state=learner.opt_state, memory=learner.memory)
 
+    @isolated()
+    def _repr_html_(self) -> str:
+        import treescope  # comes with flax; only notebooks need wait for it
+
+        return treescope.render_to_html(vars(self))
+
 
 class Acted(NamedTuple):
     """What a network and its rule did for ``[B]`` observations.
@@ -356,10 +358,12 @@ class Algorithm:
         """The module."""
         return self.loop.network
 
+    @isolated()
     def init(self, key: Array, hparams: Any = None) -> State:
         """A State before the first update."""
         return self.loop.init(key, self.hparams if hparams is None else hparams)
 
+    @isolated()
     def step(self, state: State, hparams: Any = None, measure: Array | None = None) -> tuple[State, Metrics]:
         """One update. ``measure`` (a bool scalar, not batched) says whether to compute the representation metrics; None means
         every ``config.metrics_every``."""
@@ -391,8 +395,4 @@ class Algorithm:
         return f"<details><summary>{self.name} on {self.env_name}</summary><table>{rows}</table></details>"
 
     def __reduce__(self) -> Any:
-        return _remade, (self.remake, dict(self.settings))
-
-
-def _remade(remake: Callable[..., Algorithm], settings: dict[str, Any]) -> Algorithm:
-    return remake(**settings)
+        return functools.partial(self.remake, **self.settings), ()

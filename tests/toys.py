@@ -105,7 +105,8 @@ class Echo:
         return prx.Box((self.low,), (self.high,))
 
     def reset(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jnp.zeros(1), jnp.zeros(1)
+        zeros = jnp.zeros(1, jnp.float32)
+        return zeros, zeros
 
     def step(self, key: jax.Array, env_state: jax.Array, action: jax.Array) -> prx.EnvStep:
         return prx.EnvStep(action, action, -jnp.square(action[0] - self.target), jnp.zeros((), bool))

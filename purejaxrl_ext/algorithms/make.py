@@ -21,6 +21,7 @@ from purejaxrl_ext.algorithms.settings import (
     split,
     with_interventions,
 )
+from purejaxrl_ext.devices import isolated
 from purejaxrl_ext.envs.base import Environment
 from purejaxrl_ext.envs.make import make_env
 from purejaxrl_ext.errors import check, unknown_name
@@ -37,6 +38,7 @@ _ENV_SETTINGS = tuple(inspect.signature(make_env).parameters)[1:]
 _SYNONYMS = {"lr": "learning_rate", "discount": "gamma", "ent_coef": "entropy_coef", "vf_coef": "value_coef"}
 
 
+@isolated()
 def make(
     algorithm: str | Recipe,
     env: str | Environment,

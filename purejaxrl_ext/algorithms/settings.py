@@ -13,7 +13,7 @@ from flax import nnx, struct
 
 from purejaxrl_ext import networks
 from purejaxrl_ext.algorithms.config import ActorCriticConfig, NetworkConfig
-from purejaxrl_ext.envs.base import Environment
+from purejaxrl_ext.envs.base import Environment, plain
 from purejaxrl_ext.envs.vector import default_pool_size
 from purejaxrl_ext.errors import check, unknown_name
 from purejaxrl_ext.interventions.base import Intervention
@@ -122,17 +122,8 @@ def split(
     hparams = {name: value for name, value in settings.items() if name in hparam_names}
     for name, value in hparams.items():
         check_hparam(name, value, hparams_type)
-    static = {name: _plain_number(value) for name, value in settings.items() if name in config_names}
+    static = {name: plain(value) for name, value in settings.items() if name in config_names}
     return config_type(**static), hparams_type(**hparams)
-
-
-def _plain_number(value: Any) -> Any:
-    """NumPy's ints, floats and bools as Python's, also inside sequences."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, list | tuple):
-        return tuple(_plain_number(v) for v in value)
-    return value
 
 
 # Settings that only some code path reads: (where it is chosen, the choice).

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from purejaxrl_ext.analysis import stats
 from purejaxrl_ext.analysis.centers import FEW
+from purejaxrl_ext.analysis.names import described
 
 # Okabe & Ito (2008): told apart with every common colour vision, and in grey.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -23,47 +24,13 @@ LINES = ("-", "--", ":", "-.")
 MARKERS = "os^Dv"
 FILE_DPI = 120  # of what is saved; what is shown follows matplotlib's "figure.dpi"
 
-LABELS = {
-    "episode_return": "return per episode",
-    "eval_return": "return per greedy episode",
-    "episode_length": "episode length (env steps)",
-    "num_episodes": "episodes ended per update",
-    "value": "mean state value",
-    "entropy": "policy entropy (nats)",
-    "approx_kl": "KL(old ‖ new), estimate (nats)",
-    "kl": "KL(old ‖ new) after the update (nats)",
-    "clip_fraction": "clip fraction (share of samples)",
-    "policy_variance": "policy variance across states",
-    "ratio_above": "mean ratio above 1 + ε",
-    "ratio_below": "mean ratio below 1 − ε",
-    "feature_loss": "feature drift (squared)",
-    "grad_norm": "gradient norm",
-}
-REPRESENTATION_LABELS = {
-    "rank": "feature rank (PCA, 99%)",
-    "effective_rank": "effective rank",
-    "srank": "srank",
-    "feature_rank": "feature rank (σ/√N > 0.01)",
-    "numerical_rank": "numerical rank",
-    "dead_units": "dead units (count)",
-    "preactivation_norm": "pre-activation norm (L2)",
-}
-
 
 def label(metric: str, dataset: xr.Dataset | None = None) -> str:
-    """A metric's or dimension's name for people, with its unit: from the dataset's ``long_name`` and ``units``, if it has them."""
+    """A metric's or dimension's name for people, with its unit: as the dataset has them, or else :func:`~.names.described`."""
     attrs = dataset[metric].attrs if dataset is not None and metric in dataset else {}
-    if "long_name" in attrs:
-        unit = attrs.get("units", "")
-        return f"{attrs['long_name']} ({unit})" if unit not in ("", "1") else str(attrs["long_name"])
-    end = metric.endswith("_end")
-    name = metric.removesuffix("_end")
-    network, _, rest = name.partition("_")
-    if network in ("actor", "critic") and rest in REPRESENTATION_LABELS:
-        text = f"{network}: {REPRESENTATION_LABELS[rest]}"
-    else:
-        text = LABELS.get(name, name.replace("_", " "))
-    return f"{text}, after the update" if end else text
+    told = attrs if "long_name" in attrs else described(metric)
+    unit = told.get("units", "")
+    return f"{told['long_name']} ({unit})" if unit not in ("", "1") else str(told["long_name"])
 
 
 def axis_label(metric: str, dataset: xr.Dataset) -> str:

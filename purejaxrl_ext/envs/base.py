@@ -28,13 +28,14 @@ from purejaxrl_ext.errors import check, is_int
 from purejaxrl_ext.types import Array, Box, Discrete, PyTree, abstract_key
 
 
-def plain_scalar(value: Any) -> Any:
-    """Python's own number for one of numpy's or a scalar array, whose types Python's checks do not know; else as it is."""
-    return (
-        np.asarray(value).item()
-        if isinstance(value, np.generic | np.ndarray | jax.Array) and value.ndim == 0
-        else value
-    )
+def plain(value: Any) -> Any:
+    """Python's own numbers for numpy's and JAX's, and tuples for arrays and lists, inside them too; else as it is."""
+    if isinstance(value, np.generic | np.ndarray | jax.Array) and not isinstance(value, jax.core.Tracer):
+        value = np.asarray(value).tolist()
+    return tuple(map(plain, value)) if isinstance(value, list | tuple) else value
+
+
+_NUMBERS = (jnp.floating, jnp.integer, jnp.bool_)  # what may be observed or rewarded
 
 
 class EnvStep(NamedTuple):
@@ -97,10 +98,11 @@ def check_env(env: Any) -> None:
     _check_members(env)
 
     def first(key: Array) -> tuple[Any, EnvStep]:
-        return env.reset(key), first_step(env)(key)
+        begun = env.reset(key)
+        _check_begun(env, begun)
+        return begun, first_step(env)(key)
 
     begun, step = jax.eval_shape(first, abstract_key())
-    _check_obs(env, begun[1])
     _check_step(env, begun, step)
 
 
@@ -113,9 +115,13 @@ def _check_members(env: Any) -> None:
                 f"environment {env!r} has no {member!r}; see purejaxrl_ext.envs.base for what one needs. Environments of "
                 'gymnax and Brax are asked for by name: "CartPole-v1", "brax:hopper"'
             )
+    check(isinstance(env.name, str), "name", env.name, "a string")
+    shape = env.observation_shape
+    is_shape = isinstance(shape, tuple) and all(is_int(plain(size)) and size >= 0 for size in shape)
+    check(is_shape, "observation_shape", shape, "a tuple of ints, that of the one array that is observed")
     _check_space(env.action_space)
     limit = env.time_limit
-    ok = limit is None or (is_int(plain_scalar(limit)) and limit > 0)
+    ok = limit is None or (is_int(plain(limit)) and limit > 0)
     check(ok, "time_limit", limit, "None or a positive int")
     try:
         hash(env)
@@ -129,24 +135,33 @@ def _check_members(env: Any) -> None:
 def _check_space(space: Any) -> None:
     check(isinstance(space, Discrete | Box), "action_space", space, "a prx.Discrete or a prx.Box")
     if isinstance(space, Discrete):
-        check(is_int(plain_scalar(space.n)) and space.n > 0, "action_space", space, "of a positive int")
+        check(is_int(plain(space.n)) and space.n > 0, "action_space", space, "of a positive int")
         return
     tuples = isinstance(space.low, tuple) and isinstance(space.high, tuple) and 0 < len(space.low) == len(space.high)
-    check(tuples, "action_space", space, "of two tuples, one number for each entry of the action")
+    numbers = tuples and all(isinstance(plain(x), int | float) for x in space.low + space.high)
+    check(numbers, "action_space", space, "of two tuples, one number for each entry of the action")
     ordered = all(low < high for low, high in zip(space.low, space.high, strict=True))
     check(ordered, "action_space", space, "of a low below its high in each entry")
 
 
-def _check_obs(env: Any, obs: Any) -> None:
-    if not isinstance(obs, jax.ShapeDtypeStruct):
+def _check_begun(env: Any, begun: Any) -> None:
+    """What ``reset`` gives."""
+    if not isinstance(begun, tuple | list) or len(begun) != 2:
+        count = f"{len(begun)} values" if isinstance(begun, tuple | list) else "one value"
+        raise TypeError(f"environment {env.name!r}: reset must give (env_state, obs), got {count}")
+    obs = begun[1]
+    if not isinstance(obs, jax.Array | np.ndarray | np.generic | int | float):
         kind = f"a {type(obs).__name__}" + (f" of {', '.join(map(str, obs))}" if isinstance(obs, dict) else "")
         raise TypeError(
             f"environment {env.name!r}: reset must give (env_state, obs) and obs be one array, got {kind}; put the parts of "
             "an observation into one vector, jnp.concatenate([part.ravel() for part in parts])"
         )
-    if tuple(obs.shape) != tuple(env.observation_shape):
+    got = jnp.asarray(obs)
+    if not any(jnp.issubdtype(got.dtype, kind) for kind in _NUMBERS):
+        raise TypeError(f"environment {env.name!r}: obs must be numbers or bools, got {got.dtype}")
+    if got.shape != tuple(env.observation_shape):
         raise ValueError(
-            f"environment {env.name!r}: observation_shape={env.observation_shape}, but reset gives {obs.shape}"
+            f"environment {env.name!r}: observation_shape={env.observation_shape}, but reset gives {got.shape}"
         )
 
 
@@ -164,18 +179,17 @@ def _check_step(env: Any, begun: tuple[Any, Any], step: Any) -> None:
                 f"environment {env.name!r}: the {what} after step must have the structure, shapes and dtypes of that "
                 f"after reset: {kinds(after)} against {kinds(first)}"
             )
-    numbers = (jnp.floating, jnp.integer, jnp.bool_)
     for field, allowed in (
-        ("terminated", numbers[2:]),
-        ("truncated", numbers[2:]),
-        ("reward", numbers),
-        ("score", numbers),
+        ("terminated", _NUMBERS[2:]),
+        ("truncated", _NUMBERS[2:]),
+        ("reward", _NUMBERS),
+        ("score", _NUMBERS),
     ):
         got = getattr(step, field)
         if got is None and field in ("truncated", "score"):
             continue
         if getattr(got, "shape", None) != () or not any(jnp.issubdtype(got.dtype, kind) for kind in allowed):
-            kind = "a bool scalar" if allowed == numbers[2:] else "a scalar, float, int or bool"
+            kind = "a bool scalar" if allowed == _NUMBERS[2:] else "a scalar, float, int or bool"
             raise TypeError(f"environment {env.name!r}: {field} must be {kind}, got {got}")
 
 

@@ -1,4 +1,7 @@
-"""The suite of Brax (Freeman et al. 2021): ``"brax:hopper"``."""
+"""The suite of Brax (Freeman et al. 2021): ``"brax:hopper"``.
+
+Brax is in maintenance, as it warns itself where one of its worlds is made; what goes on is MuJoCo Playground.
+"""
 
 from __future__ import annotations
 

@@ -26,9 +26,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from purejaxrl_ext.envs.base import Environment, check_env, plain_scalar
+from purejaxrl_ext.envs.base import Environment, check_env, plain
 from purejaxrl_ext.envs.wrappers import AppendTime, FrameStack, MaskRewards, Observe, SignRewards, StickyActions
 from purejaxrl_ext.errors import check, is_int, unknown_name
 
@@ -105,13 +103,7 @@ def params_dict(env_params: Any) -> dict[str, Any]:
         env_params = {f.name: getattr(env_params, f.name) for f in dataclasses.fields(env_params)}
     ok = isinstance(env_params, Mapping) and all(isinstance(key, str) for key in env_params)
     check(ok, "env_params", env_params, "a dict of parameters by name, or a gymnax EnvParams")
-    return {key: _plain(value) for key, value in env_params.items()}
-
-
-def _plain(value: Any) -> Any:
-    if getattr(value, "ndim", 0) > 0:
-        return tuple(_plain(row) for row in np.asarray(value))
-    return plain_scalar(value)
+    return {key: plain(value) for key, value in env_params.items()}
 
 
 def make_env(
@@ -182,7 +174,7 @@ def _check_bare(name: str) -> None:
 
 def _with_rewards(env: Any, sticky_actions: float, mask_rewards: float, sign_rewards: bool) -> Any:
     for field, value in (("sticky_actions", sticky_actions), ("mask_rewards", mask_rewards)):
-        number = isinstance(plain_scalar(value), int | float)
+        number = isinstance(plain(value), int | float)
         check(number and 0.0 <= value <= 1.0, field, value, "a probability in [0, 1]")
     if sticky_actions > 0:
         env = StickyActions(env, float(sticky_actions))
@@ -194,7 +186,7 @@ def _with_rewards(env: Any, sticky_actions: float, mask_rewards: float, sign_rew
 def _with_observations(env: Any, observe: Iterable[int] | None, frame_stack: int, append_time: bool) -> Any:
     if observe is not None:
         env = Observe(env, _indices(observe, env))
-    size = plain_scalar(frame_stack)
+    size = plain(frame_stack)
     check(is_int(size) and size >= 1, "frame_stack", frame_stack, "an int of at least 1")
     if size > 1:
         shape = env.observation_shape
@@ -212,7 +204,7 @@ def _indices(observe: Any, env: Environment) -> tuple[int, ...]:
     shape = env.observation_shape
     check(len(shape) == 1, "observe", observe, f"None for {env.name}, whose observation is no vector")
     every = tuple(range(shape[0]))
-    wanted = tuple(map(plain_scalar, observe)) if isinstance(observe, Iterable) else ()
+    wanted = plain(tuple(observe)) if isinstance(observe, Iterable) else ()
     ok = len(wanted) > 0 and all(is_int(i) and i in every for i in wanted)
     check(ok, "observe", observe, f"a sequence of indices of the {shape[0]} entries that {env.name} shows")
     check(len(set(wanted)) == len(wanted), "observe", observe, "different indices")

@@ -9,11 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from purejaxrl_ext.devices import isolated
 from purejaxrl_ext.envs.base import settle
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.types import Algorithm, Array, State
 
 
+@isolated()
 def evaluate(
     algorithm: Algorithm,
     state: State,

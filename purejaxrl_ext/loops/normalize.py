@@ -39,7 +39,8 @@ class Normalizer(struct.PyTreeNode):
 
 def empty(shape: tuple[int, ...]) -> Statistics:
     """Statistics of nothing, of entries of a ``shape``."""
-    return Statistics(jnp.zeros(shape), jnp.ones(shape), jnp.zeros(()))
+    mean, variance = (jnp.full(shape, x, jnp.float32) for x in (0.0, 1.0))
+    return Statistics(mean, variance, jnp.zeros((), jnp.float32))
 
 
 def update(stats: Statistics, x: Array) -> Statistics:

@@ -182,13 +182,13 @@ def window(replay: Replay, start: Array, num_envs: int, n_step: int, gamma: Arra
 def first_priorities(capacity: int, num_open: int) -> Priorities:
     """Priority 1 for the first ``num_open`` slots, 0 for the others."""
     size = 1 << max(capacity - 1, 1).bit_length()
-    empty = Priorities(jnp.zeros(2 * size), jnp.ones(()))
-    return set_priorities(empty, jnp.arange(num_open), jnp.ones(num_open))
+    empty = Priorities(jnp.zeros(2 * size, jnp.float32), jnp.ones((), jnp.float32))
+    return set_priorities(empty, jnp.arange(num_open), jnp.ones(num_open, jnp.float32))
 
 
 def set_priorities(priorities: Priorities, slots: Array, values: Array) -> Priorities:
     """Set p^α of ``slots`` ``[B]`` (equal slots must have equal values) and mend the sums above them."""
-    tree = priorities.tree
+    tree, values = priorities.tree, values.astype(jnp.float32)
     node = slots + tree.shape[0] // 2
     tree = tree.at[node].set(values)
     for _ in range((tree.shape[0] // 2).bit_length() - 1):
@@ -217,7 +217,7 @@ def proportional(priorities: Priorities, uniforms: Array) -> tuple[Array, Array]
         uniforms: ``[B]`` in [0, 1).
     """
     tree, size = priorities.tree, len(uniforms)
-    mass = (jnp.arange(size) + uniforms) / size * tree[1]
+    mass = (jnp.arange(size, dtype=jnp.float32) + uniforms) / size * tree[1]
     node = jnp.ones(size, jnp.int32)
     for _ in range((tree.shape[0] // 2).bit_length() - 1):
         left = tree[2 * node]

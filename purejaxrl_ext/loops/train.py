@@ -8,10 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from purejaxrl_ext.devices import isolated
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.types import Algorithm, Array, Metrics, State
 
 
+@isolated()
 def train(algorithm: Algorithm, key: Array, total_steps: int, hparams: Any = None) -> tuple[State, Metrics]:
     """Train one agent from scratch: ``init``, then ``step`` by scan. Pure: jit it, vmap it over keys or hparams.
 

@@ -120,11 +120,11 @@ class ActorCritic(nn.Module):
         if self.policy == "tanh_gaussian":
             loc, raw = jnp.split(out, 2, axis=-1)
             # Softplus shifted to be the first scale at 0; bounded below so that a density cannot become a spike.
-            shift = np.log(np.expm1(np.exp(self.initial_log_std)))
+            shift = float(np.log(np.expm1(np.exp(self.initial_log_std))))
             return policies.TanhGaussian(loc, jnp.maximum(jax.nn.softplus(raw + shift), 1e-4))
         if self.state_dependent_std:
             raw = self._linear(self.num_actions, 0.01, "actor_log_scale_head", features)
             return policies.Gaussian(out, jnp.exp(jnp.clip(raw + self.initial_log_std, *LOG_STD_BOUNDS)))
         first = nn.initializers.constant(self.initial_log_std)
-        log_scale = self.param("actor_log_scale", first, (self.num_actions,))
+        log_scale = self.param("actor_log_scale", first, (self.num_actions,), jnp.float32)
         return policies.Gaussian(out, jnp.exp(jnp.broadcast_to(log_scale[None], out.shape)))

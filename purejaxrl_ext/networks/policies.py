@@ -66,15 +66,15 @@ def distribution(policy: Any) -> Any:
 def noise(key: Array, shape: tuple[int, ...], space: Discrete | Box) -> Array:
     """Randomness from which :func:`sample` makes actions: Gumbel ``[*shape, A]`` or normal ``[*shape, A]``."""
     if isinstance(space, Discrete):
-        return jax.random.gumbel(key, (*shape, space.n))
-    return jax.random.normal(key, (*shape, *space.shape))
+        return jax.random.gumbel(key, (*shape, space.n), jnp.float32)
+    return jax.random.normal(key, (*shape, *space.shape), jnp.float32)
 
 
 def uniform_actions(key: Array, shape: tuple[int, ...], space: Discrete | Box) -> Array:
     """Random actions of leading ``shape`` as the environment takes them, within the span of the module's table."""
     if isinstance(space, Discrete):
-        return jax.random.randint(key, shape, 0, space.n)
-    unit = jax.random.uniform(key, (*shape, *space.shape))
+        return jax.random.randint(key, shape, 0, space.n, jnp.int32)
+    unit = jax.random.uniform(key, (*shape, *space.shape), jnp.float32)
     _, low, high = (x.reshape((1,) * len(shape) + x.shape) for x in _span(space))
     return jnp.clip(low + unit * (high - low), low, high)
 

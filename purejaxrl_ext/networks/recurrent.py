@@ -13,6 +13,7 @@ from purejaxrl_ext.networks.actor_critic import ActorCritic
 from purejaxrl_ext.networks.init import initializers
 from purejaxrl_ext.networks.q_network import QNetwork
 from purejaxrl_ext.networks.structure import Layer, torso_layers
+from purejaxrl_ext.networks.torsos import Torso
 from purejaxrl_ext.types import Array, Output, PyTree, Representation
 
 
@@ -39,10 +40,10 @@ class GRU(nn.Module):
         """
         size, shape = self.size, (x.shape[-1], 3 * self.size)
         inner = initializers(self.initializer, size, 1.0)
-        bias = self.param("bias", inner["bias_init"], (3 * size,))
+        bias = self.param("bias", inner["bias_init"], (3 * size,), jnp.float32)
         projected = x @ self.param("input_kernel", _by_gate(inner["kernel_init"], 3), shape) + bias[None, None]
         kernel = self.param("hidden_kernel", _by_gate(inner["kernel_init"], 3), (size, 3 * size))
-        candidate_bias = self.param("candidate_bias", inner["bias_init"], (size,))
+        candidate_bias = self.param("candidate_bias", inner["bias_init"], (size,), jnp.float32)
 
         def step(hidden: Array, now: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
             x_t, start_t = now
@@ -59,7 +60,7 @@ class GRU(nn.Module):
 
     def initial_carry(self, num_envs: int) -> Array:
         """The hidden state before an episode's first observation ``[N, H]``."""
-        return jnp.zeros((num_envs, self.size))
+        return jnp.zeros((num_envs, self.size), jnp.float32)
 
 
 class LSTM(nn.Module):
@@ -83,7 +84,7 @@ class LSTM(nn.Module):
         """
         size, shape = self.size, (x.shape[-1], 4 * self.size)
         inner = initializers(self.initializer, size, 1.0)
-        bias = self.param("bias", inner["bias_init"], (4 * size,))
+        bias = self.param("bias", inner["bias_init"], (4 * size,), jnp.float32)
         projected = x @ self.param("input_kernel", _by_gate(inner["kernel_init"], 4), shape) + bias[None, None]
         kernel = self.param("hidden_kernel", _by_gate(inner["kernel_init"], 4), (size, 4 * size))
 
@@ -101,7 +102,8 @@ class LSTM(nn.Module):
 
     def initial_carry(self, num_envs: int) -> tuple[Array, Array]:
         """c and h before an episode's first observation, each ``[N, H]``."""
-        return jnp.zeros((num_envs, self.size)), jnp.zeros((num_envs, self.size))
+        zeros = jnp.zeros((num_envs, self.size), jnp.float32)
+        return zeros, zeros
 
 
 # Memories by name; each is a module ``(size, initializer)`` as :class:`GRU`.
@@ -132,6 +134,15 @@ def remember(
     return carry, Representation(hidden, (*below.preactivations, preactivations), "tanh")
 
 
+def _layers_below(params: PyTree, torsos: dict[str, Torso]) -> tuple[Layer, ...]:
+    """The hidden layers below the memory of each part, whose outgoing weights are its input's."""
+    found: list[Layer] = []
+    for part, torso in torsos.items():
+        outgoing = [("params", f"{part}_memory", "input_kernel")]
+        found += torso_layers(params, part, f"{part}_torso", outgoing, torso.activation)
+    return tuple(found)
+
+
 def _unflatten(output: Output, lead: tuple[int, ...]) -> Output:
     return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), output)
 
@@ -151,12 +162,8 @@ class RecurrentActorCritic(ActorCritic):
     memory_size: int = 64
 
     def layers(self, params: PyTree) -> tuple[Layer, ...]:
-        """The hidden layers below the memory, whose outgoing weights are its input's."""
-        found: list[Layer] = []
-        for part in self.parts:
-            outgoing = [("params", f"{part}_memory", "input_kernel")]
-            found += torso_layers(params, part, f"{part}_torso", outgoing, self.torso_of(part).activation)
-        return tuple(found)
+        """The hidden layers below the memory."""
+        return _layers_below(params, {part: self.torso_of(part) for part in self.parts})
 
     def initial_carry(self, num_envs: int) -> dict[str, PyTree]:
         """The hidden states before an episode's first observation, by part."""
@@ -186,9 +193,8 @@ class RecurrentQNetwork(QNetwork):
     memory_size: int = 64
 
     def layers(self, params: PyTree) -> tuple[Layer, ...]:
-        """The hidden layers below the memory, whose outgoing weights are its input's."""
-        outgoing = [("params", "critic_memory", "input_kernel")]
-        return tuple(torso_layers(params, "critic", "critic_torso", outgoing, self.torso.activation))
+        """The hidden layers below the memory."""
+        return _layers_below(params, {"critic": self.torso})
 
     def initial_carry(self, num_envs: int) -> PyTree:
         """The hidden state before an episode's first observation."""

@@ -50,8 +50,8 @@ class PatchConv(nn.Module):
         height, width, channels = x.shape[-3:]
         size, stride = self.kernel_size, self.stride
         rows, columns = (height - size) // stride + 1, (width - size) // stride + 1
-        kernel = self.param("kernel", self.kernel_init, (size, size, channels, self.features))
-        bias = self.param("bias", self.bias_init, (self.features,))
+        kernel = self.param("kernel", self.kernel_init, (size, size, channels, self.features), jnp.float32)
+        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
         patches = [
             x[..., i : i + (rows - 1) * stride + 1 : stride, j : j + (columns - 1) * stride + 1 : stride, :]
             for i in range(size)

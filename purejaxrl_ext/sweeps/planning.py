@@ -20,33 +20,35 @@ from purejaxrl_ext.types import Algorithm
 
 # Seeds of a block of the store, at least: a run that gets more seeds shall not have a file and a lock for each.
 SEED_BLOCK = 32
+# Arguments of a sweep that are fields of a Plan as they are, with defaults there.
+OPTIONS = ("eval_every", "eval_episodes", "eval_common_starts", "probe_every", "save_every")
 # Fields of a Plan that config.json holds under their names.
-AS_THEY_ARE = (
-    *("grid", "slots", "seed_block", "wave_size", "total_steps"),
-    *("eval_every", "eval_episodes", "eval_common_starts", "probe_every", "save_every"),
-)
+AS_THEY_ARE = ("grid", "slots", "seed_block", "wave_size", "total_steps", *OPTIONS)
 
 
 def make(
     arms: Arms,
-    total_steps: int,
-    num_seeds: int | None,
-    seeds: Sequence[int] | None,
-    grid: Mapping[str, Sequence[float]] | None,
-    wave_size: int | None,
-    on_disk: bool,
     *,
+    on_disk: bool,
+    total_steps: int,
+    num_seeds: int | None = None,
+    seeds: Sequence[int] | None = None,
+    grid: Mapping[str, Sequence[float]] | None = None,
+    wave_size: int | None = None,
     probes: Any = None,
     dims: Sequence[str] | None = None,
     **others: Any,
 ) -> Plan:
-    """A plan of :func:`~purejaxrl_ext.sweeps.sweep.sweep`'s arguments; ``others`` are further fields of :class:`Plan`."""
+    """A plan of :func:`~purejaxrl_ext.sweeps.sweep.sweep`'s arguments, of which ``others`` are ``OPTIONS``."""
+    for name in others:
+        check(name in OPTIONS, "settings", name, "an argument of sweep")
     along = arguments.checked_dims(dims, grid or {})
     named, labels = arguments.named(arms, along)
     listed = arguments.listed_seeds(num_seeds, seeds)
     values = arguments.checked_grid(named, grid or {})
-    arguments.check_counts(**{name: others[name] for name in ("eval_every", "probe_every", "save_every")})
-    check(others["eval_episodes"] > 0, "eval_episodes", others["eval_episodes"], "greater than 0")
+    arguments.check_counts(**{name: others.get(name, 0) for name in ("eval_every", "probe_every", "save_every")})
+    episodes = others.get("eval_episodes", Plan.eval_episodes)
+    check(episodes > 0, "eval_episodes", episodes, "greater than 0")
     check(total_steps > 0, "total_steps", total_steps, "greater than 0")
     whole = wave_size is None or (isinstance(wave_size, int) and wave_size > 0)
     check(whole, "wave_size", wave_size, "None or an int of at least 1")

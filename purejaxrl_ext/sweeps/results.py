@@ -25,9 +25,10 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from purejaxrl_ext.analysis import names
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.sweeps import dims as dims_of_arms
-from purejaxrl_ext.sweeps import guards, names
+from purejaxrl_ext.sweeps import guards
 
 # A Zarr chunk is a file, which costs a millisecond to write however small it is; but each save writes the newest again.
 CHUNK_UPDATES = 64  # of a chunk, at least

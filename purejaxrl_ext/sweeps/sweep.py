@@ -98,22 +98,24 @@ def sweep(
     guards.check_flags()
     path = None if out is None else guards.run_path(out)
     options = _options(path, progress, checkpoint_seconds, keep_checkpoints, keep_states, log)
-    check(
-        not save_every or path is not None or keep_states,
-        "save_every",
-        save_every,
-        "0 without out=... or keep_states=True",
+    kept = path is not None or keep_states
+    check(kept or not save_every, "save_every", save_every, "0 without out=... or keep_states=True")
+    plan = planning.make(
+        arms,
+        on_disk=path is not None,
+        total_steps=total_steps,
+        num_seeds=num_seeds,
+        seeds=seeds,
+        grid=grid,
+        wave_size=wave_size,
+        eval_every=eval_every,
+        eval_episodes=eval_episodes,
+        eval_common_starts=eval_common_starts,
+        probes=probes,
+        probe_every=probe_every,
+        save_every=save_every,
+        dims=dims,
     )
-    how: dict[str, Any] = {
-        "eval_every": eval_every,
-        "eval_episodes": eval_episodes,
-        "eval_common_starts": eval_common_starts,
-        "probes": probes,
-        "probe_every": probe_every,
-        "save_every": save_every,
-        "dims": dims,
-    }
-    plan = planning.make(arms, total_steps, num_seeds, seeds, grid, wave_size, path is not None, **how)
     if path is None:
         return in_memory(plan, options)
     make_directory(path)
@@ -122,34 +124,13 @@ def sweep(
 
 
 @isolated()
-def create(
-    arms: Arms,
-    *,
-    out: str | Path,
-    total_steps: int,
-    num_seeds: int | None = None,
-    seeds: Sequence[int] | None = None,
-    grid: Mapping[str, Sequence[float]] | None = None,
-    eval_every: int = 0,
-    eval_episodes: int = 32,
-    eval_common_starts: bool = False,
-    probes: Probes = None,
-    probe_every: int = 0,
-    save_every: int = 0,
-    dims: Sequence[str] | None = None,
-    wave_size: int | None = None,
-) -> None:
-    """Make a run's directory without running it, for :func:`resume` to work on; arguments as of :func:`sweep`."""
-    how: dict[str, Any] = {
-        "eval_every": eval_every,
-        "eval_episodes": eval_episodes,
-        "eval_common_starts": eval_common_starts,
-        "probes": probes,
-        "probe_every": probe_every,
-        "save_every": save_every,
-        "dims": dims,
-    }
-    plan = planning.make(arms, total_steps, num_seeds, seeds, grid, wave_size, True, **how)
+def create(arms: Arms, *, out: str | Path, **settings: Any) -> None:
+    """Make a run's directory without running it, for :func:`resume` to work on.
+
+    Args:
+        settings: the arguments of :func:`sweep` that say what is trained and measured.
+    """
+    plan = planning.make(arms, on_disk=True, **settings)
     path = guards.run_path(out)
     make_directory(path)
     allocate(path, plan)

@@ -87,6 +87,13 @@ def test_reprs_are_short():
     assert "<table>" in tiny()._repr_html_()
 
 
+def test_a_state_is_a_tree_to_unfold_in_a_notebook():
+    state = prx.State({"kernel": jnp.arange(12.0).reshape(3, 4)}, (), (), KEY, jnp.int32(7))
+    with jax.transfer_guard("disallow"):
+        shown = state._repr_html_()
+    assert "treescope" in shown and len(shown) < 50_000
+
+
 @pytest.mark.parametrize("name", ["hidden_sizes", "layer_norm", "activation", "memory", "shared_torso", "policy"])
 def test_settings_of_the_default_network_beside_ones_own(name):
     value = prx.ALGORITHMS["ppo"].config().__getattribute__(name)

@@ -91,7 +91,7 @@ def test_axes_say_what_the_dataset_says():
     said = [panel.get_ylabel().replace("\n", " ") for panel in figure.axes]
     assert said == ["mean return of the episodes that ended (reward)", "loss"]
     assert plots.against(ds, "num_epochs").axes[0].get_xlabel() == "epochs of an update"
-    assert plots.label("actor_rank_end") == "actor: feature rank (PCA, 99%), after the update"
+    assert plots.label("actor_rank_end") == "PCA rank of the actor's features, after the update's epochs (dimensions)"
 
 
 def test_a_long_legend_is_inside_the_figure():

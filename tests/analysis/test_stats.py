@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.stats
+import xarray as xr
 from datasets import sweep_like, with_dims
 
 from purejaxrl_ext.analysis import plots, stats
@@ -320,3 +321,32 @@ def test_many_lost_seeds_are_counted_and_the_first_named():
     table = stats.summary(ds, num_resamples=50)
     assert "8 (seed 1, 2, 3, 4, 5, …)" in repr(table)
     assert table["diverged_seeds"].item() == "1, 2, 3, 4, 5, 6, 7, 8"
+
+
+def test_a_seed_counts_once_however_many_episodes_it_finished():
+    """Seeds are the runs (pitfalls 17): 100 episodes of one seed do not outweigh the one episode of another."""
+    dataset = sweep_like([[0.0, 10.0]], ["ppo"])
+    episodes = xr.zeros_like(dataset["episode_return"]) + xr.DataArray([1.0, 100.0], dims="seed")
+    dataset["num_episodes"] = episodes
+    # Nor its updates without an episode.
+    dataset["episode_return"] = dataset["episode_return"].where((dataset["update"] % 2 == 0) | (dataset["seed"] == 1))
+    assert stats.scores(dataset, last=1.0).values.tolist() == [[0.0, 10.0]]
+    row = stats.summary(dataset, last=1.0, num_resamples=100).iloc[0]
+    assert (row["estimate"], row["num_seeds"]) == (5.0, 2)
+
+
+def test_a_setting_is_chosen_on_some_seeds_and_reported_on_others():
+    """Each arm at its own best learning rate; on the seeds that chose it, it looks better than it is (pitfalls 41)."""
+    rates, truth = np.geomspace(1e-5, 1e-1, 8).tolist(), np.array([0.0, 1.0])
+    noise = np.random.default_rng(0).standard_normal((2, 8, 400))
+    dataset = sweep_like(truth[:, None, None] + noise, ["a", "b"], [("learning_rate", rates)])
+    choosing, others = range(8), range(8, 400)
+    best = stats.scores(dataset.sel(seed=choosing)).mean("seed").idxmax("learning_rate")
+    assert len(set(best.values.tolist())) == 2
+
+    def estimates(seeds):
+        table = stats.summary(dataset.sel(seed=seeds, learning_rate=best), num_resamples=100)
+        return table.xs("episode_return", level="metric")["estimate"].loc[["a", "b"]].to_numpy()
+
+    assert (estimates(choosing) > truth + 0.2).all()
+    np.testing.assert_allclose(estimates(others), truth, atol=0.15)

@@ -1,5 +1,6 @@
 """Environments: adapters, wrappers, and vectorised stepping with its resets, truncations and episode sums."""
 
+import warnings
 from dataclasses import dataclass
 
 import gymnax
@@ -191,7 +192,11 @@ def test_box_actions_have_their_bounds():
 def test_brax_truncates_terminates_and_resets_truly():
     """The raw environment: its limit truncates, a fall terminates, and each reset is a fresh state."""
     pytest.importorskip("brax")
-    env = prx.make_env("brax:inverted_pendulum", {"episode_length": 25, "backend": "generalized"})
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        env = prx.make_env("brax:inverted_pendulum", {"episode_length": 25, "backend": "generalized"})
+    # Brax is in maintenance and names what goes on: its users hear that (pitfalls 27).
+    assert any("mujoco_playground" in str(warning.message) for warning in told)
     assert (env.name, env.time_limit, env.observation_shape) == ("brax:inverted_pendulum", 25, (4,))
     assert env.action_space == prx.Box((-1.0,), (1.0,))
     # The first environment is pushed until it falls; the others are left alone, and stand or fall by themselves.
@@ -334,64 +339,3 @@ def test_wrappers_are_hashable_and_equal_by_settings():
     assert a == b
     assert hash(a) == hash(b)
     assert a != prx.make_env("CartPole-v1", {"length": 0.7}, sticky_actions=0.2)
-
-
-# --- the protocol ----------------------------------------------------------------------------------------------------
-
-
-def test_an_object_that_follows_the_protocol_is_an_environment():
-    assert isinstance(Clock(), envs.Environment)
-    assert prx.make_env(Clock()) == Clock()
-
-
-@dataclass(frozen=True)
-class Wrong(Clock):
-    """A Clock with one thing wrong."""
-
-    what: str = ""
-
-    def reset(self, key):
-        state, obs = super().reset(key)
-        return state, obs.astype(jnp.int32) if self.what == "obs dtype" else obs
-
-    def step(self, key, env_state, action):
-        step = super().step(key, env_state, action)
-        if self.what == "no EnvStep":
-            return tuple(step)
-        if self.what == "terminated":
-            return step._replace(terminated=step.terminated.astype(jnp.float32))
-        if self.what == "reward":
-            return step._replace(reward=step.reward[None])
-        if self.what == "state":
-            return step._replace(state=(step.state,))
-        return step
-
-
-@pytest.mark.parametrize(
-    ("env", "error", "words"),
-    [
-        (Wrong(what="obs dtype"), TypeError, ["clock", "observation", "int32", "float32"]),
-        (Wrong(what="no EnvStep"), TypeError, ["clock", "EnvStep", "tuple"]),
-        (Wrong(what="terminated"), TypeError, ["clock", "terminated", "bool"]),
-        (Wrong(what="reward"), TypeError, ["clock", "reward", "scalar"]),
-        (Wrong(what="state"), TypeError, ["clock", "state", "structure"]),
-        (Clock(observation_shape=(3,)), ValueError, ["clock", "(3,)", "(2,)"]),
-        (Clock(time_limit=0), ValueError, ["time_limit", "0", "positive"]),
-        (Clock(action_space=3), ValueError, ["action_space", "3", "prx.Discrete"]),
-        (object(), TypeError, ["no 'name'"]),
-    ],
-)
-def test_what_does_not_follow_the_protocol_is_refused(env, error, words):
-    with pytest.raises(error) as raised:
-        prx.make_env(env)
-    for word in words:
-        assert word in str(raised.value)
-
-
-class Unhashable(Clock):
-    __hash__ = None
-
-
-def test_an_unhashable_environment_is_refused():
-    with pytest.raises(TypeError, match="hashable"):
-        prx.make_env(Unhashable())

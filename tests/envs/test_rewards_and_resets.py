@@ -1,4 +1,4 @@
-"""What a reward is made of, how many initial states are drawn, and suites of one's own."""
+"""What a reward is made of, and how many initial states are drawn."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,6 @@ import pytest
 from toys import Clock, tiny
 
 import purejaxrl_ext as prx
-from purejaxrl_ext.envs import make as making
 from purejaxrl_ext.envs.vector import default_pool_size
 
 KEY = jax.random.key(0)
@@ -61,16 +60,3 @@ def test_initial_states_for_all_episodes_that_a_time_limit_ends():
     assert given.config.pool_size == 7
     rows = tiny("dqn", Clock(time_limit=1), prefill_steps=40).init(KEY).replay.transitions.obs[:40, 0]
     assert len(set(np.asarray(rows).tolist())) == 40
-
-
-def test_a_suite_of_ones_own(monkeypatch):
-    monkeypatch.setattr(making, "SUITES", dict(making.SUITES))
-    making.register_suite("toys", lambda name, env_params: Clock(**env_params), names=["clock"])
-    algorithm = prx.make("ppo", "toys:clock", env_params={"time_limit": 9})
-    assert algorithm.env == Clock(time_limit=9)
-    with pytest.raises(ValueError, match="suite"):
-        prx.make("ppo", "toy:clock")
-    with pytest.raises(ValueError, match="gymnax"):
-        making.register_suite("gymnax", lambda name, env_params: Clock())
-    with pytest.raises(ValueError, match="brax:hopper"):
-        prx.make("ppo", "hopper")

@@ -183,6 +183,12 @@ class Origin(Clock):
         return after._replace(reward=env_state[0], terminated=jnp.ones((), bool))
 
 
+def test_an_evaluation_is_one_number_of_a_run(monkeypatch):
+    """The mean of its episodes: statistics are over seeds (pitfalls 17)."""
+    monkeypatch.setattr(probes, "evaluate", lambda *_, **__: jnp.array([1.0, 2.0, 6.0]))
+    assert probes.GreedyReturn(3)(None, None, None, None)["eval_return"] == 3.0
+
+
 @pytest.mark.parametrize("common", [False, True])
 def test_evaluations_have_initial_states_of_their_own(common):
     """Each seed, and each update; common ones are an option."""

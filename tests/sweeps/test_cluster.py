@@ -212,3 +212,12 @@ def test_what_a_job_could_not_make_again_is_refused_before_any_is_sent(tmp_path)
     with pytest.raises(ValueError, match=r"arms\['mine'\].*cannot be imported again"):
         prx.launch({"mine": tiny("ppo", Local())}, out=tmp_path / "x", executor=None, num_seeds=1, total_steps=16)
     assert jax.process_count() == 1
+
+
+@pytest.mark.parametrize("wrong", [{"num_seed": 3}, {"keep_states": True}])
+def test_a_setting_that_no_run_has_is_named(tmp_path, wrong):
+    """Before a directory is made."""
+    settings = {"out": tmp_path / "x", "total_steps": 16, "executor": None}
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}.*an argument of sweep"):
+        cluster.launch({"ppo": tiny("ppo")}, **settings, **wrong)
+    assert not (tmp_path / "x").exists()

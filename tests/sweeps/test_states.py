@@ -12,7 +12,8 @@ import xarray as xr
 from toys import Clock, equal_trees, tiny
 
 import purejaxrl_ext as prx
-from purejaxrl_ext.sweeps import checkpoints, names, states
+from purejaxrl_ext.analysis import names
+from purejaxrl_ext.sweeps import checkpoints, states
 
 SEEDS = [4, 1, 3]
 GRID = {"gamma": [0.9, 0.99]}
