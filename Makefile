@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help study test test-learning lint format benchmark gpu-plan notebooks $(sort .venv $(VENV))
+.PHONY: help study test test-thorough test-learning lint format benchmark gpu-plan notebooks $(sort .venv $(VENV))
 
 help:
 	@echo "make .venv           install only (PYTHON=python3.12 VENV=.venv312 for another Python beside it)"
 	@echo "make study           PPO against PFO on Breakout-MinAtar: table and figures (options: ARGS=\"--help\")"
-	@echo "make test            all tests but the long learning ones, a process per core (some: ARGS=\"-k NAME\", ARGS=FILE)"
+	@echo "make test            the tests, but for those of the next two, a process per core (some: ARGS=\"-k NAME\", ARGS=FILE)"
+	@echo "make test-thorough   kills, processes, notebooks, what must converge, programs bit for bit"
 	@echo "make test-learning   train every algorithm to its threshold"
 	@echo "make lint            ruff and mypy"
 	@echo "make notebooks       execute the notebooks and store them (some: NOTEBOOKS=\"FILE ...\")"
@@ -43,10 +44,15 @@ $(STAMP): pyproject.toml $(wildcard requirements/*.txt)
 study: $(STAMP)
 	@"$(BIN)/python" experiments/study.py $(ARGS)
 
-# Files side by side, a process per core. ARGS="--quick" lets XLA compile quickly and leaves out what compares bits or reads programs.
+# Files side by side, a process per core. The core of the tests lets XLA compile quickly; what compares bits or reads programs is
+# with the thorough ones. Who names tests by ARGS gets those, whatever they are, compiled as users' programs are.
 SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
+CORE := $(if $(ARGS),-m "not learning",-m "not learning and not thorough and not optimized" --quick)
 test: $(STAMP)
-	"$(BIN)/python" -m pytest -m "not learning" $(SIDE_BY_SIDE) $(ARGS)
+	"$(BIN)/python" -m pytest $(CORE) $(SIDE_BY_SIDE) $(ARGS)
+
+test-thorough: $(STAMP)
+	"$(BIN)/python" -m pytest -m "(thorough or optimized) and not learning" $(SIDE_BY_SIDE) $(ARGS)
 
 test-learning: $(STAMP)
 	"$(BIN)/python" -m pytest -m learning -n auto --dist worksteal $(ARGS)

@@ -40,7 +40,16 @@ QUICK = "--xla_backend_optimization_level=0"
 if jaxlib.version.__version_info__ < (0, 11):
     QUICK += " --xla_cpu_use_fusion_emitters=false"
 
-LONGEST = ("test_resume", "test_notebooks", "test_contract", "test_cluster", "test_sweep", "test_pfo")
+LONGEST = (
+    "test_resume",
+    "test_notebooks",
+    "test_cluster",
+    "test_contract",
+    "test_sweep",
+    "test_everywhere",
+    "test_trained",
+    "test_pfo",
+)
 
 # Warnings of other packages, each by name: what is not here fails a test.
 THIRD_PARTY = (

@@ -25,6 +25,7 @@ def picture(path):
         return image.mode, len(np.unique(np.asarray(image.convert("L"))))
 
 
+@pytest.mark.thorough
 def test_cliff_walking(script, tmp_path, capsys):
     cliff_walking = script("cliff_walking")
     figure = tmp_path / "new" / "cliff.png"
@@ -39,6 +40,7 @@ def test_cliff_walking(script, tmp_path, capsys):
         cliff_walking.main(cliff_walking.Study(num_seeds=1, num_episodes=40, num_steps=50, figure=figure))
 
 
+@pytest.mark.thorough
 def test_estimation_study(script, tmp_path, capsys, monkeypatch):
     study = script("estimation_study")
     for name, values in {"NS": (1, 4), "LAMBDAS": (0.0, 0.9), "FINE_LAMBDAS": (0.0, 1.0), "ALPHAS": (0.1, 0.4)}.items():

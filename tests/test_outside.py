@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import outside
+import pytest
 from toys import equal_trees
 
 import purejaxrl_ext as prx
@@ -47,6 +48,7 @@ def test_it_is_one_short_file():
     assert len([line for line in code if line.strip()]) < 70
 
 
+@pytest.mark.thorough
 def test_it_learns():
     algorithm = prx.make(outside.SAC, Right(), gamma=0.5, tau=0.05, target_period=1, **SMALL)
     state, logged = prx.train(algorithm, KEY, 10 * algorithm.steps_per_update)

@@ -198,7 +198,9 @@ def first_normalizer(env: Environment, config: Any, key: Array) -> Any:
         return ()
     normalizer = normalize.Normalizer(clip=config.observation_clip)
     if normalize_rewards:
-        normalizer = normalizer.replace(reward=normalize.empty(()), discounted_return=jnp.zeros(config.num_envs))
+        normalizer = normalizer.replace(
+            reward=normalize.empty(()), discounted_return=jnp.zeros(config.num_envs, jnp.float32)
+        )
     if config.normalize_observations:
         # What a wrapper appends, as the time, is scaled already.
         *lead, last = env.observation_shape or (0,)

@@ -15,6 +15,7 @@ def greedy_returns(algorithm, ds, arm, num_episodes):
     return np.array([prx.evaluate(algorithm, s, jax.random.key(1_000), num_episodes).mean() for s in states])
 
 
+@pytest.mark.thorough
 def test_ppo_and_pfo_learn_cartpole():
     """Four seeds of 100,000 steps (500 each); untrained it is 9, and with a rule that is wrong it stays far below."""
     common = {"num_envs": 8, "num_steps": 32, "hidden_sizes": (32,), "learning_rate": 2.5e-3, "metrics_every": 0}

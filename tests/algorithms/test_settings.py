@@ -28,6 +28,7 @@ def stopping():
     return tiny(stop_at_kl=True, **BIG)
 
 
+@pytest.mark.optimized
 def test_a_stop_that_is_never_reached_changes_nothing(stopping):
     """Bit for bit what it is without."""
     _, off, plain = update(tiny(**BIG))

@@ -73,6 +73,7 @@ def test_all_at_once_everywhere(kind):
     equal_trees(state.memory["l2_init"], first.params)
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(jax.local_device_count() < 2, reason="one device")
 def test_all_devices_do_the_same():
     algorithm = everything("ppo", data_parallel=2, num_envs=4)
@@ -99,6 +100,7 @@ GRIDS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", GRIDS)
 def test_each_is_swept_in_one_program(kind):
     """Each setting changes what is learned, whatever the others are."""
@@ -117,6 +119,7 @@ def test_each_is_swept_in_one_program(kind):
         )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["ppo", "dqn"])
 def test_a_stopped_run_goes_on_as_if_it_had_not(kind, tmp_path):
     """With all that they keep and when they are due: bit for bit the run that was never stopped."""

@@ -52,6 +52,7 @@ def test_all_that_ship_are_here():
     assert set(OFF) == set(prx.INTERVENTIONS)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("kind", ["ppo", "dqn"])
 @pytest.mark.parametrize("name", OFF)
 def test_what_is_off_changes_no_bit(name, kind):

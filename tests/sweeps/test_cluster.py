@@ -59,6 +59,7 @@ def close(a, b):
         np.testing.assert_allclose(a[name], b[name], atol=1e-4, rtol=1e-4, err_msg=name)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("devices", [2, 4])
 def test_more_devices(one, tmp_path, devices):
     finish(start(tmp_path / "x", devices=devices))
@@ -66,6 +67,7 @@ def test_more_devices(one, tmp_path, devices):
     close(one, prx.load(tmp_path / "x"))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("count", [2, 4])
 def test_more_processes(one, tmp_path, count):
     """Seven seeds, four or two to a process, each in a block; every process returns when all are done."""
@@ -80,6 +82,7 @@ def test_more_processes(one, tmp_path, count):
         assert prx.load_state(path, seed=seed, gamma=0.9).update == worker.UPDATES
 
 
+@pytest.mark.thorough
 def test_processes_that_were_killed_go_on_as_another_number(one, tmp_path, monkeypatch):
     path, took = tmp_path / "x", []
     two = processes(path, 2, slow=True)
@@ -101,6 +104,7 @@ def test_processes_that_were_killed_go_on_as_another_number(one, tmp_path, monke
     assert sum(x.shape[-1] for x in took) < 2 * worker.UPDATES
 
 
+@pytest.mark.thorough
 def test_processes_that_save_at_the_same_time_wait_for_no_other(tmp_path):
     finish(*processes(tmp_path, 4, script=saver))
     for index in range(4):
@@ -115,6 +119,7 @@ def write_often(path, slots, repeats):
             results.write_blocks(path, 0, slots, {"loss": x}, x[..., 0], max(0, stop - 40), stop)
 
 
+@pytest.mark.thorough
 def test_two_processes_writing_one_store_lose_no_cell(tmp_path):
     grid = {"gamma": [0.9, 0.99]}
     results.allocate(tmp_path, results.blank(["a"], grid, list(range(6)), np.ones((1, 100))), ["loss"], grid, 3)
@@ -160,6 +165,7 @@ def wait(jobs):
         job._process.wait(10)
 
 
+@pytest.mark.thorough
 def test_a_job_per_arm(executor, tmp_path):
     """What two jobs wrote is what one sweep writes; a job that is lost is sent again, and no other."""
     arms = {"ppo": tiny("ppo"), "pfo": tiny("pfo", Clock(time_limit=3), reset_pool_size=16)}
@@ -179,6 +185,7 @@ def test_a_job_per_arm(executor, tmp_path):
     assert prx.load_state(tmp_path / "x", arm="pfo", seed=1).update == 6
 
 
+@pytest.mark.thorough
 def test_jobs_for_a_run_that_has_grown(executor, tmp_path):
     """More steps and seeds are new work; what cannot change is refused by name."""
     arms = {"ppo": tiny("ppo")}

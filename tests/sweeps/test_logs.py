@@ -253,6 +253,7 @@ def wandb_history(file):
     return out
 
 
+@pytest.mark.thorough
 @needs_wandb
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_wandb_offline_needs_no_network_and_holds_each_arm(tmp_path):

@@ -155,6 +155,7 @@ def same_arms(path, whole):
     same(found, prx.load(whole).sel(arm=found["arm"].values)[list(found.data_vars)])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", [0])
 def test_killed_at_random_moments_many_times(unkilled, tmp_path, seed):
     """SIGKILL while PPO, PFO and DQN train, save and write; each time it goes on."""
@@ -424,6 +425,7 @@ def test_a_second_process_is_kept_out(stopped):
     prx.resume(stopped, progress=False)
 
 
+@pytest.mark.thorough
 def test_two_that_resume_the_same_run(unkilled, tmp_path):
     """One works, the other is told so, and the results are those of one alone."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -171,6 +171,7 @@ class Keyed(Clock):
         return after._replace(state=(after.state, *env_state[1:]))
 
 
+@pytest.mark.thorough
 def test_every_typed_key_in_a_state_is_saved(tmp_path):
     algorithm = tiny("ppo", Keyed(time_limit=5))
     settings = {"seeds": SEEDS, "total_steps": 32, "progress": False}

@@ -28,6 +28,7 @@ def aims(mdp, gamma):
     return {"sarsa": followed, "expected_sarsa": followed, "q_learning": exact.optimal(mdp, gamma).q}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", BOOTSTRAPS)
 def test_what_each_converges_to_under_random_actions(name):
     """ε = 1: on-policy methods come to q of the random policy, Q-learning to q_* all the same."""
@@ -86,6 +87,7 @@ def path_of(mdp, q):
     return -np.inf, rows
 
 
+@pytest.mark.thorough
 def test_cliff_walking_on_policy_is_safe_and_off_policy_optimal():
     """Sutton & Barto 2018, example 6.6: Q-learning's path is the shorter, SARSA's returns as lived are the better."""
     mdp = mdps.cliff_walking()

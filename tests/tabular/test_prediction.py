@@ -227,6 +227,7 @@ def one_hot(trajectory, size):
     )
 
 
+@pytest.mark.thorough
 def test_a_table_by_semi_gradient_comes_to_the_linear_solve_and_by_residual_gradient_does_not(runs):
     """On one long stream; the walk is stochastic, so squares of TD errors hold the successor's variance."""
     data = one_hot(jax.tree.map(lambda x: x[:10].ravel(), runs), 7)
@@ -248,6 +249,7 @@ class Small(nn.Module):
         return nn.Dense(1)(nn.tanh(nn.Dense(16)(obs)))[..., 0]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "target",
     [
