@@ -20,7 +20,7 @@ ARROWS = {
     "errors": set(),
     "types": {"devices", "errors"},
     "envs": SHARED,
-    "networks": SHARED,
+    "networks": SHARED | {"devices"},
     "rules": SHARED | {"networks"},
     "representation": SHARED | {"networks"},
     "interventions": PARTS,

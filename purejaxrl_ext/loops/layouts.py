@@ -87,14 +87,17 @@ class Vectors(Trees):
     separate: bool = False
 
     def pack(self, learner: Learner) -> Learner:
+        """As in :class:`Trees`, with whatever in the optimiser's state is like the parameters."""
         moved = map_parts(self.arrays, lambda rest: rest, learner.opt_state, self.like)
         return learner.replace(params=self.arrays(learner.params), opt_state=moved)
 
     def unpack(self, learner: Learner) -> Learner:
+        """The reverse."""
         moved = map_parts(self.tree, lambda rest: rest, learner.opt_state, jax.eval_shape(self.arrays, self.like))
         return learner.replace(params=self.tree(learner.params), opt_state=moved)
 
     def arrays(self, tree: PyTree) -> PyTree:
+        """The vectors of a tree like the parameters, or like one network's."""
         if "params" in tree:
             return {"params": self.arrays(tree["params"])}
         return {
@@ -103,6 +106,7 @@ class Vectors(Trees):
         }
 
     def tree(self, arrays: PyTree) -> PyTree:
+        """The reverse."""
         if "params" in arrays:
             return {"params": self.tree(arrays["params"])}
         like = self.like["params"]
@@ -113,6 +117,7 @@ class Vectors(Trees):
         return found
 
     def norms(self, grads: PyTree) -> Metrics:
+        """As in :class:`Trees`."""
         shares = {} if self.separate else self._shares()
         if not shares:
             return super().norms(grads)
@@ -126,6 +131,7 @@ class Vectors(Trees):
         return _norms(sums["actor"] + shared, sums["critic"] + shared, shared)
 
     def scaled_critic(self, updates: PyTree, ratio: Array) -> PyTree:
+        """As in :class:`Trees`."""
         shares = {} if self.separate else self._shares()
         if not shares:
             return super().scaled_critic(updates, ratio)
@@ -162,12 +168,15 @@ class Twins(Vectors):
     """Two networks of equal layers as the rows of one matrix."""
 
     def arrays(self, tree: PyTree) -> PyTree:
+        """The matrix of a tree like the parameters."""
+
         def both(path: tuple, shape: tuple[int, ...]) -> Array:
             return jnp.stack([_widened(_get(tree["params"], name, path), shape) for name in ("actor", "critic")])
 
         return self._matrix([both(path, shape) for path, shape in self._leaves().items()])
 
     def tree(self, arrays: PyTree) -> PyTree:
+        """The reverse."""
         both = self._both(arrays)
 
         def leaf(path: tuple, like: Shape) -> Array:
@@ -189,6 +198,8 @@ class Twins(Vectors):
         return {"params": found}
 
     def gradient(self, shown: PyTree) -> PyTree:
+        """The matrix of a gradient in what :meth:`shown` gave."""
+
         def both(path: tuple) -> Array:
             if self._is_both(path):
                 return _get(shown["params"], "both", path)
@@ -209,10 +220,12 @@ class Twins(Vectors):
         return _get(self.like["params"], "critic", path) is not None
 
     def norms(self, grads: PyTree) -> Metrics:
+        """As in :class:`Trees`."""
         actor, critic = jnp.square(grads["params"]["twins"]).sum(axis=1)
         return _norms(actor, critic, 0.0)
 
     def scaled_critic(self, updates: PyTree, ratio: Array) -> PyTree:
+        """As in :class:`Trees`."""
         twins = updates["params"]["twins"]
         return {"params": {"twins": twins * jnp.stack([jnp.ones(()), ratio])[:, None]}}
 

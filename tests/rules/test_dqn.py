@@ -33,9 +33,9 @@ def test_replay_holds_the_true_next_observation():
 
 def test_replay_keeps_minatar_as_bool():
     algorithm = tiny("dqn", "Breakout-MinAtar")
-    state = jax.eval_shape(algorithm.init, jax.random.key(0))
-    assert state.replay.transitions.obs.dtype == state.replay.transitions.next_obs.dtype == jnp.bool_
-    assert state.replay.transitions.obs.shape == (50, 10, 10, 4)
+    held = jax.eval_shape(lambda key: algorithm.init(key).replay.transitions, jax.random.key(0))
+    assert held.obs.dtype == held.next_obs.dtype == jnp.bool_
+    assert held.obs.shape == (50, 10, 10, 4)
 
 
 @pytest.mark.optimized
