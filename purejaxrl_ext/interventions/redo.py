@@ -36,10 +36,7 @@ def recycle(net: Net, learner: Learner, samples: PyTree, context: Context) -> tu
     def change() -> tuple[Learner, Array]:
         output = net.evaluate(params, samples)[0]
         dormant = [scores(x) <= context.hparams.redo_tau for x in structure.unit_outputs(output, found, params)]
-        renewed = structure.replace_units(params, net.init(context.key), found, dormant)
-        opt_state = moments.restart(learner.opt_state, params, structure.weights_of_units(params, found, dormant))
-        count = sum((x.sum() for x in dormant), jnp.zeros((), jnp.int32))
-        return learner.replace(params=renewed, opt_state=opt_state), count
+        return moments.renew_units(net, learner, context.key, found, dormant), moments.count(dormant)
 
     due = is_due(context.update, context.hparams.redo_every)
     learner, count = jax.lax.cond(due, change, lambda: (learner, jnp.zeros((), jnp.int32)))
