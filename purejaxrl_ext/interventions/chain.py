@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_ext.interventions.base import Context, Intervention
-from purejaxrl_ext.networks import policies
-from purejaxrl_ext.types import Array, Learner, Metrics, Net, Output, PyTree, hparam
+from purejaxrl_ext.representation.churn import churn
+from purejaxrl_ext.types import Array, Learner, Metrics, Net, PyTree, hparam
 
 
 class Past(NamedTuple):
@@ -48,15 +48,6 @@ def penalty(net: Net, params: PyTree, memory: Past, part: PyTree, other: PyTree,
     size = jnp.abs(net.loss(params, part, hparams)[0]) / (total + 1e-8)
     by_ratio = jax.lax.stop_gradient(hparams.chain_ratio * size)
     return jnp.where(hparams.chain_ratio > 0, by_ratio, 1.0) * total, logged
-
-
-def churn(now: Output, before: Output) -> Metrics:
-    """KL of the policies, where there are any, and mean squared difference of the values."""
-    name = "q_values" if isinstance(now.q_values, jax.Array) else "value"
-    logged = {"value_churn": jnp.square(getattr(now, name) - getattr(before, name)).mean()}
-    if now.policy != ():
-        logged["policy_churn"] = policies.kl_divergence(before.policy, now.policy).mean()
-    return logged
 
 
 def remember(net: Net, learner: Learner, context: Context) -> Learner:

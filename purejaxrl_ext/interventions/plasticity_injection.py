@@ -53,7 +53,8 @@ class Injected:
         old = frozen(part(params, ""), gate > 0)
         copy = frozen(with_encoder(part(params, "_copy"), part(params, "")), gate >= 0)
         new = with_encoder(part(params, "_new"), part(params, ""))
-        return added(*(self.network.apply(p, obs) for p in (old, new, copy)), gate=gate)
+        said = [self.network.apply(p, obs) for p in (old, new, copy)]
+        return added(said[0], said[1], said[2], gate)
 
     def layers(self, params: PyTree) -> Any:
         """There are two networks' layers: which of them is meant, nothing says."""

@@ -20,13 +20,8 @@ import jax.numpy as jnp
 from purejaxrl_ext.interventions import moments
 from purejaxrl_ext.interventions.base import Context, Intervention, is_due
 from purejaxrl_ext.networks import structure
+from purejaxrl_ext.representation.measures import scores
 from purejaxrl_ext.types import Array, Learner, Metrics, Net, PyTree, hparam
-
-
-def scores(said: Array) -> Array:
-    """s ``[F]`` of what units said ``[B, P, F]``; 0 of all where all are silent."""
-    loudness = jnp.abs(said).mean((0, 1))
-    return loudness / (loudness.mean() + 1e-9)
 
 
 def recycle(net: Net, learner: Learner, samples: PyTree, context: Context) -> tuple[Learner, Metrics]:

@@ -123,7 +123,9 @@ def torso_layers(params: PyTree, network: str, name: str, outgoing: Sequence[Pat
         at = ("params", name, kind)
         out = [("params", name, kinds[i + 1], "kernel")] if i + 1 < len(kinds) else list(outgoing)
         norm, gate, skip = f"LayerNorm_{i}", f"Gate{kind}", f"Skip_{_number(kind)}"
-        scales = [("params", name, norm, part) for part in ("scale", "bias")] if norm in inside and not blocks else []
+        scales: list[Path] = []
+        if norm in inside and not blocks:
+            scales += [("params", name, norm, part) for part in ("scale", "bias")]
         scales += [("params", name, gate, part) for part in ("kernel", "bias")] if gate in inside else []
         scales += [("params", name, skip, "kernel")] if kind.startswith("Dense") and skip in inside else []
         found.append(Layer(network, i, (*at, "kernel"), (*at, "bias"), tuple(out), activation, tuple(scales)))
