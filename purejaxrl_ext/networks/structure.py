@@ -130,9 +130,8 @@ def torso_layers(params: PyTree, network: str, name: str, outgoing: Sequence[Pat
         scales += [("params", name, skip, "kernel")] if kind.startswith("Dense") and skip in inside else []
         found.append(Layer(network, i, (*at, "kernel"), (*at, "bias"), tuple(out), activation, tuple(scales)))
     for block in blocks:
-        at = ("params", name, block)
-        inner, out = (*at, "Dense_0"), (*at, "Dense_1", "kernel")
-        found.append(Layer(network, len(found), (*inner, "kernel"), (*inner, "bias"), (out,), activation))
+        inner, back = ("params", name, block, "Dense_0"), ("params", name, block, "Dense_1", "kernel")
+        found.append(Layer(network, len(found), (*inner, "kernel"), (*inner, "bias"), (back,), activation))
     return found
 
 

@@ -70,8 +70,8 @@ def test_the_tangent_kernel_of_a_linear_model_has_the_rank_of_its_inputs(rank):
 
 @functools.cache
 def capacity():
-    algorithm = tiny("ppo", shared_torso=True, activation="relu", learning_rate=1e-3, initializer="fan_in")
-    probe = probes.CapacityLoss(num_samples=64, batch_size=16, num_epochs=4)
+    algorithm = tiny("ppo", shared_torso=True, activation="relu", learning_rate=1e-2, initializer="fan_in")
+    probe = probes.CapacityLoss(num_samples=64, batch_size=16, num_epochs=16)
     return algorithm, jax.jit(lambda state, key: probe(algorithm, state, key, algorithm.hparams))
 
 
