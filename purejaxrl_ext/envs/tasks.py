@@ -9,8 +9,8 @@
     OneAfterAnother          environments of their own: MinAtar's games, or one with other parameters (friction, masses)
 
 Task 0 is the environment as it is. Steps count over all episodes of one environment of the N side by side: N · ``task_steps`` of
-the run's environment steps are a task, so which one an update belongs to can be told from its ``env_step``. An episode ends in the task
-in which it began. What the tasks are is drawn from ``seed``, the same for all runs.
+the run's environment steps are a task, so which one an update belongs to can be told from its ``env_step``. An episode ends in the
+task in which it began. What the tasks are is drawn from ``seed``, the same for all runs.
 
 Auto-reset replaces an environment's state by a fresh one; whoever does it asks ``resume(ended, fresh)`` for the one that goes on.
 """
