@@ -160,6 +160,29 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(kind, tmp_path):
         equal_trees(*(prx.load_state(tmp_path / run, seed=8, redo_tau=tau) for run in "xy"))
 
 
+REST = {
+    "losses and steps": (("normalize_project", "spo", "trac"), {"spo_share": [0.0, 1.0], "trac_scale": [1e-3, 0.1]}),
+    "injection": (("plasticity_injection",), {"plasticity_injection_at": [2.0, INF]}),
+}
+
+
+@pytest.mark.parametrize("kind", REST)
+def test_the_rest_is_swept_in_one_program_and_goes_on(kind, tmp_path):
+    names, grid = REST[kind]
+    algorithm = tiny("ppo", interventions=names, metrics_every=0, layer_norm=kind != "injection", learning_rate=3e-3)
+    before = program.program.cache_info().misses
+    prx.sweep(algorithm, grid=grid, total_steps=2 * STEPS, out=tmp_path / "x", seeds=[3], progress=False)
+    resumed = prx.resume(tmp_path / "x", total_steps=4 * STEPS, progress=False)
+    whole = prx.sweep(algorithm, grid=grid, total_steps=4 * STEPS, seeds=[3], progress=False, keep_states=True)
+    assert program.program.cache_info().misses == before + 1
+    for name in whole.data_vars:
+        np.testing.assert_array_equal(resumed[name], whole[name], err_msg=name)
+    for setting, (one, other) in grid.items():
+        others = {name: values[1] for name, values in grid.items() if name != setting}
+        ends = [prx.load_state(whole, seed=3, **others, **{setting: value}).params for value in (one, other)]
+        assert any(not np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, ends), strict=True))
+
+
 def test_a_run_that_diverges_keeps_what_its_interventions_kept_too():
     """As of its last finite update, like its weights: what a later look computes from it is finite."""
     algorithm = tiny("ppo", interventions=("chain",), metrics_every=0, initializer="fan_in")
