@@ -11,7 +11,7 @@ from purejaxrl_ext.errors import check, is_int
 from purejaxrl_ext.loops.optim import OPTIMIZERS
 from purejaxrl_ext.networks.init import INITIALIZERS
 from purejaxrl_ext.networks.recurrent import MEMORIES
-from purejaxrl_ext.networks.torsos import ACTIVATIONS, Conv
+from purejaxrl_ext.networks.torsos import ACTIVATIONS, BLOCKS, Conv
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,10 @@ class NetworkConfig:
         hidden_sizes: widths of the dense layers; None: (64, 64) for vectors, (128,) for small images, (512,) for large.
         conv_layers: (features, kernel size, stride) each, for images; None: by their size (MinAtar's or Atari's usual).
         activation: a name in ``purejaxrl_ext.networks.ACTIVATIONS``: ``"tanh"``, ``"relu"``, ``"leaky_relu"``, ``"elu"``,
-            ``"gelu"``, ``"silu"``, or one that was added.
+            ``"gelu"``, ``"silu"``, ``"crelu"``, ``"hadamard"``, or one that was added.
         initializer: ``"orthogonal"``, ``"fan_in"`` (uniform ±1/√fan_in, biases too) or ``"he_normal"``.
         layer_norm: LayerNorm before each activation.
+        block: what the dense layers are: ``"plain"``, ``"multi_skip"`` or ``"simba"``; see :mod:`purejaxrl_ext.networks.torsos`.
     """
 
     hidden_sizes: tuple[int, ...] | None = None
@@ -32,6 +33,7 @@ class NetworkConfig:
     activation: str = "tanh"
     initializer: str = "orthogonal"
     layer_norm: bool = False
+    block: str = "plain"
 
     def __post_init__(self) -> None:
         # Lists, as JSON gives them, become tuples: a config must be hashable.
@@ -42,6 +44,7 @@ class NetworkConfig:
         check(isinstance(self.activation, str), "activation", self.activation, allowed)
         choice(self, "activation", *ACTIVATIONS)
         choice(self, "initializer", *INITIALIZERS)
+        choice(self, "block", *BLOCKS)
         sizes(self, "hidden_sizes")
         convs = self.conv_layers
         ok = convs is None or (

@@ -5,8 +5,13 @@
 
 s being samples of the same update drawn apart from the minibatch. The network as it is has no churn yet, so the last step's
 stands in for the next one's: prev is two steps before what this step makes, as in the authors' code, where the newest of the
-networks kept is the present one. ``chain_coef`` is λ, ``chain_value_coef`` λ_V (0 by default, and not read without a policy). The
-authors tune λ for each task, or adapt it to the size of the other loss; here it is constant.
+networks kept is the present one. ``chain_coef`` is λ, ``chain_value_coef`` λ_V (0 by default, and not read without a policy). They
+are constant, or with ``chain_ratio`` ρ > 0 weigh the two against each other alone, and all of the churn's part of the loss is
+
+    ρ |L| C / stop_gradient(C)          C = λ E[KL] + λ_V E[(ΔV)²]
+
+so that its size follows that of the rule's loss, as the authors have it for sets of tasks; they take running means of L and C, here
+they are the minibatch's.
 """
 
 from __future__ import annotations
@@ -17,8 +22,8 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_ext.interventions.base import Context, Intervention
-from purejaxrl_ext.networks import policies
-from purejaxrl_ext.types import Array, Learner, Metrics, Net, Output, PyTree, hparam
+from purejaxrl_ext.representation.churn import churn
+from purejaxrl_ext.types import Array, Learner, Metrics, Net, PyTree, hparam
 
 
 class Past(NamedTuple):
@@ -40,16 +45,9 @@ def penalty(net: Net, params: PyTree, memory: Past, part: PyTree, other: PyTree,
     by_policy = "policy_churn" in logged
     value_coef = hparams.chain_value_coef if by_policy else hparams.chain_coef
     total = value_coef * logged["value_churn"] + (hparams.chain_coef * logged["policy_churn"] if by_policy else 0.0)
-    return total, logged
-
-
-def churn(now: Output, before: Output) -> Metrics:
-    """KL of the policies, where there are any, and mean squared difference of the values."""
-    name = "q_values" if isinstance(now.q_values, jax.Array) else "value"
-    logged = {"value_churn": jnp.square(getattr(now, name) - getattr(before, name)).mean()}
-    if now.policy != ():
-        logged["policy_churn"] = policies.kl_divergence(before.policy, now.policy).mean()
-    return logged
+    size = jnp.abs(net.loss(params, part, hparams)[0]) / (total + 1e-8)
+    by_ratio = jax.lax.stop_gradient(hparams.chain_ratio * size)
+    return jnp.where(hparams.chain_ratio > 0, by_ratio, 1.0) * total, logged
 
 
 def remember(net: Net, learner: Learner, context: Context) -> Learner:
@@ -59,7 +57,7 @@ def remember(net: Net, learner: Learner, context: Context) -> Learner:
 
 CHAIN = Intervention(
     "chain",
-    {"chain_coef": hparam(1.0, 0.0), "chain_value_coef": hparam(0.0, 0.0)},
+    {"chain_coef": hparam(1.0, 0.0), "chain_value_coef": hparam(0.0, 0.0), "chain_ratio": hparam(0.0, 0.0)},
     init=begin,
     penalty=penalty,
     each=remember,

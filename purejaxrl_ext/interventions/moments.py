@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from purejaxrl_ext.networks.structure import networks, pick
-from purejaxrl_ext.types import Array, PyTree
+from purejaxrl_ext.networks.structure import Layer, networks, pick, replace_units, weights_of_units
+from purejaxrl_ext.types import Array, Learner, Net, PyTree
 
 
 class Ages(NamedTuple):
@@ -64,6 +64,40 @@ def aged(optimizer: Callable[..., Any]) -> Callable[..., Any]:
     """An optimiser in which every parameter counts its own steps, if it is one that takes a ``scale_by_adam``; else itself."""
     takes = "scale_by_adam" in inspect.signature(optimizer).parameters
     return functools.partial(optimizer, scale_by_adam=scale_by_aged_adam) if takes else optimizer
+
+
+def around(optimizer: Callable[..., Any], wrap: Callable[..., optax.GradientTransformation]) -> Callable[..., Any]:
+    """An optimiser with ``wrap(transformation, hparams)`` around it, which takes a ``scale_by_adam`` if it did."""
+    if "scale_by_adam" not in inspect.signature(optimizer).parameters:
+        return lambda hparams, learning_rate: wrap(optimizer(hparams, learning_rate), hparams)
+
+    def made(hparams: Any, learning_rate: Array, scale_by_adam: Callable[..., Any] | None = None) -> Any:
+        options = {} if scale_by_adam is None else {"scale_by_adam": scale_by_adam}
+        return wrap(optimizer(hparams, learning_rate, **options), hparams)
+
+    return made
+
+
+def states(opt_state: PyTree, kind: type) -> dict[str, Any]:
+    """The parts of a ``kind`` in an optimiser's state: ``""`` of the one for all parameters, or by network."""
+    found = jax.tree_util.tree_leaves_with_path(opt_state, is_leaf=lambda x: isinstance(x, kind))
+    return {str(getattr(path[0], "key", "")): x for path, x in found if isinstance(x, kind)}
+
+
+def map_states(function: Callable[[Any], Any], opt_state: PyTree, kind: type) -> PyTree:
+    """The optimiser's state with ``function`` of the parts of a ``kind`` in their places."""
+
+    def change(x: Any) -> Any:
+        return function(x) if isinstance(x, kind) else x
+
+    return jax.tree.map(change, opt_state, is_leaf=lambda x: isinstance(x, kind))
+
+
+def whole(parts: Mapping[str, PyTree], params: PyTree) -> PyTree:
+    """A tree like all parameters of what :func:`states` found, each of the structure of its network's parameters."""
+    if "" in parts:
+        return parts[""]
+    return {**params, "params": {name: tree for part in parts.values() for name, tree in part.items()}}
 
 
 def map_moments(function: Callable[..., Array], opt_state: PyTree, params: PyTree, *others: PyTree) -> PyTree:
@@ -116,6 +150,21 @@ def restart_counts(opt_state: PyTree, params: PyTree) -> PyTree:
     return map_parts(lambda part: part, zero, opt_state, params)
 
 
+def renew_units(net: Net, learner: Learner, key: Array, found: Sequence[Layer], chosen: Sequence[Array]) -> Learner:
+    """The learner with the ``chosen [F]`` units of each layer begun anew: incoming weights fresh, outgoing ones 0, and the moments
+    and ages of all these 0."""
+    where = weights_of_units(learner.params, found, chosen)
+    return learner.replace(
+        params=replace_units(learner.params, net.init(key), found, chosen),
+        opt_state=restart(learner.opt_state, learner.params, where),
+    )
+
+
+def count(chosen: Sequence[Array]) -> Array:
+    """How many units, int32."""
+    return sum((x.sum() for x in chosen), jnp.zeros((), jnp.int32))
+
+
 def map_parts(
     change: Callable[..., PyTree],
     change_rest: Callable[[PyTree], PyTree],
@@ -129,12 +178,12 @@ def map_parts(
     for names in networks(params).values():
         likes[jax.tree.structure(pick(params, names))] = tuple(pick(tree, names) for tree in others)
 
-    def whole(part: PyTree) -> bool:
+    def is_whole(part: PyTree) -> bool:
         return isinstance(part, Ages) or jax.tree.structure(part) in likes
 
     def each(part: PyTree) -> PyTree:
-        if isinstance(part, Ages) or not whole(part):
+        if isinstance(part, Ages) or not is_whole(part):
             return change_rest(part)
         return change(part, *likes[jax.tree.structure(part)])
 
-    return jax.tree.map(each, opt_state, is_leaf=whole)
+    return jax.tree.map(each, opt_state, is_leaf=is_whole)

@@ -20,13 +20,8 @@ import jax.numpy as jnp
 from purejaxrl_ext.interventions import moments
 from purejaxrl_ext.interventions.base import Context, Intervention, is_due
 from purejaxrl_ext.networks import structure
+from purejaxrl_ext.representation.measures import scores
 from purejaxrl_ext.types import Array, Learner, Metrics, Net, PyTree, hparam
-
-
-def scores(said: Array) -> Array:
-    """s ``[F]`` of what units said ``[B, P, F]``; 0 of all where all are silent."""
-    loudness = jnp.abs(said).mean((0, 1))
-    return loudness / (loudness.mean() + 1e-9)
 
 
 def recycle(net: Net, learner: Learner, samples: PyTree, context: Context) -> tuple[Learner, Metrics]:
@@ -36,10 +31,7 @@ def recycle(net: Net, learner: Learner, samples: PyTree, context: Context) -> tu
     def change() -> tuple[Learner, Array]:
         output = net.evaluate(params, samples)[0]
         dormant = [scores(x) <= context.hparams.redo_tau for x in structure.unit_outputs(output, found, params)]
-        renewed = structure.replace_units(params, net.init(context.key), found, dormant)
-        opt_state = moments.restart(learner.opt_state, params, structure.weights_of_units(params, found, dormant))
-        count = sum((x.sum() for x in dormant), jnp.zeros((), jnp.int32))
-        return learner.replace(params=renewed, opt_state=opt_state), count
+        return moments.renew_units(net, learner, context.key, found, dormant), moments.count(dormant)
 
     due = is_due(context.update, context.hparams.redo_every)
     learner, count = jax.lax.cond(due, change, lambda: (learner, jnp.zeros((), jnp.int32)))

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from purejaxrl_ext.errors import check
 from purejaxrl_ext.networks.torsos import ACTIVATIONS
 from purejaxrl_ext.types import Array, Output, PyTree
 
@@ -30,7 +31,7 @@ class Layer(NamedTuple):
         kernel, bias: where W ``[..., F]`` and b ``[F]`` are in the parameters; bias () where there is none.
         outgoing: where the units' outgoing weights are, each ``[..., P · F, G]`` for P positions.
         activation: by name.
-        scales: where else a unit has parameters ``[F]``, such as LayerNorm's.
+        scales: where else a unit has parameters ``[..., F]``: LayerNorm's, a second factor's, those of a skip's.
     """
 
     network: str
@@ -71,6 +72,22 @@ def parameter_group(name: str) -> str:
     return name.split("_")[0] if name.startswith(("actor_", "critic_")) else name
 
 
+def head_names(params: PyTree) -> tuple[str, ...]:
+    """The top-level collections behind the features: heads, and scales that depend on no state.
+
+    Raises:
+        ValueError: none is called so.
+    """
+    names = tuple(name for name in params["params"] if "head" in name or "scale" in name)
+    check(
+        bool(names),
+        "network",
+        sorted(params["params"]),
+        "one whose heads are called ..._head, to tell them from features",
+    )
+    return names
+
+
 def layers(network: Any, params: PyTree) -> tuple[Layer, ...]:
     """The hidden layers of a network, in order, the policy's before the value's.
 
@@ -99,24 +116,33 @@ def torso_layers(params: PyTree, network: str, name: str, outgoing: Sequence[Pat
     """
     inside = params["params"][name]
     kinds = [k for kind in ("PatchConv", "Dense") for k in sorted(inside, key=_number) if k.startswith(kind)]
+    blocks = sorted((k for k in inside if k.startswith("SimbaBlock")), key=_number)
     found = []
-    for i, kind in enumerate(kinds):
+    # Of residual blocks the last dense layer makes the stream that they add to, and has no units.
+    for i, kind in enumerate(kinds[:-1] if blocks else kinds):
         at = ("params", name, kind)
         out = [("params", name, kinds[i + 1], "kernel")] if i + 1 < len(kinds) else list(outgoing)
-        norm = f"LayerNorm_{i}"
-        scales = tuple(("params", name, norm, part) for part in ("scale", "bias")) if norm in inside else ()
-        found.append(Layer(network, i, (*at, "kernel"), (*at, "bias"), tuple(out), activation, scales))
+        norm, gate, skip = f"LayerNorm_{i}", f"Gate{kind}", f"Skip_{_number(kind)}"
+        scales: list[Path] = []
+        if norm in inside and not blocks:
+            scales += [("params", name, norm, part) for part in ("scale", "bias")]
+        scales += [("params", name, gate, part) for part in ("kernel", "bias")] if gate in inside else []
+        scales += [("params", name, skip, "kernel")] if kind.startswith("Dense") and skip in inside else []
+        found.append(Layer(network, i, (*at, "kernel"), (*at, "bias"), tuple(out), activation, tuple(scales)))
+    for block in blocks:
+        inner, back = ("params", name, block, "Dense_0"), ("params", name, block, "Dense_1", "kernel")
+        found.append(Layer(network, len(found), (*inner, "kernel"), (*inner, "bias"), (back,), activation))
     return found
 
 
-def get(params: PyTree, path: Path) -> Array:
+def get(params: PyTree, path: Path) -> Any:
     """The parameter at a path."""
     for name in path:
         params = params[name]
     return params
 
 
-def put(params: PyTree, path: Path, value: Array) -> PyTree:
+def put(params: PyTree, path: Path, value: Any) -> PyTree:
     """The tree with another parameter at a path."""
     if not path:
         return value
@@ -134,12 +160,15 @@ def outgoing_rows(kernel: Array, num_units: int) -> Array:
 
 
 def unit_outputs(output: Output, found: Sequence[Layer], params: PyTree) -> list[Array]:
-    """What the units of each layer say of a batch: ``[B, P, F]``, after the activation, for P positions of an image."""
+    """What the units of each layer say of a batch: ``[B, P, F]``, after the activation, for P positions of an image (and both signs
+    of a ``"crelu"``)."""
     said = []
     for layer in found:
         representation = output.critic if layer.network == "critic" else output.actor
         width = get(params, layer.kernel).shape[-1]
         x = representation.preactivations[layer.depth]
+        # Two factors lie side by side for all places; two signs, one behind the other at each place.
+        x = x if layer.activation == "hadamard" else x.reshape(x.shape[0], -1, width)
         said.append(ACTIVATIONS[layer.activation](x).reshape(x.shape[0], -1, width))
     return said
 
@@ -189,6 +218,12 @@ def map_kernels(function: Callable[..., Array], params: PyTree, *others: PyTree)
     """Parameters with ``function(kernel, *others)`` in place of every weight of two axes or more: what is decayed, clipped or
     projected. Biases and scales stay."""
     return jax.tree.map(lambda x, *more: function(x, *more) if x.ndim >= 2 else x, params, *others)
+
+
+def hidden_kernels(found: Sequence[Layer], params: PyTree) -> list[Array]:
+    """The weights of hidden layers as matrices ``[inputs, units]``."""
+    kernels = [get(params, layer.kernel) for layer in found]
+    return [w.reshape(-1, w.shape[-1]) for w in kernels]
 
 
 def fan_in(kernel: Array) -> int:

@@ -14,9 +14,22 @@ from purejaxrl_ext.sweeps import program
 
 INF = float("inf")
 KEY = jax.random.key(0)
-NAMES = tuple(prx.INTERVENTIONS)
-# So strong that each shows after two updates.
+# What asks for LayerNorm, PPO's loss or a network in which nobody looks at layers is in test_interventions.GROUPS.
+NAMES = tuple(n for n in prx.INTERVENTIONS if n not in ("normalize_project", "plasticity_injection", "spo", "trac"))
+# So strong that each shows after two updates; ReDo's alone of what begins units anew, so that its zeros can be counted.
 STRONG = {
+    "l2_init_mean_coef": 0.1,
+    "l2_init_norm_coef": 0.1,
+    "wasserstein_init_coef": 0.01,
+    "parseval_coef": 0.01,
+    "spectral_coef": 0.01,
+    "soft_shrink_perturb_noise": 0.01,
+    "layer_reset_every": INF,
+    "continual_backprop_rate": 0.0,
+    "continual_backprop_maturity": 0.0,
+    "snr_eta": 0.0,
+    "regrama_every": INF,
+    "regrama_tau": 0.7,
     "l2_coef": 0.01,
     "l2_init_coef": 0.01,
     "weight_decay_coef": 1.0,
@@ -58,7 +71,7 @@ def test_all_at_once_everywhere(kind):
         state, logged = step(state, hparams)
     assert jax.tree.structure(state) == jax.tree.structure(first)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((state.params, state.opt_state, state.memory)))
-    assert {"l2_penalty", "l2_init_penalty", "chain_penalty", "redo_units", "value_churn"} <= set(logged)
+    assert {"l2_penalty", "l2_init_penalty", "chain_penalty", "redo_units", "value_churn", "weight_norm"} <= set(logged)
     found, total = structure.layers(algorithm.network, state.params), 0
     for layer in found:
         width = structure.get(state.params, layer.kernel).shape[-1]
@@ -96,7 +109,20 @@ GRIDS = {
         "weight_decay_coef": [0.0, 10.0],
         "weight_clipping_kappa": [0.5, INF],
     },
-    "periods": {f"{name}_every": [1.0, INF] for name in ("redo", "adam_reset", "adam_rel", "shrink_perturb")},
+    "more strengths": {
+        "l2_init_mean_coef": [0.0, 1.0],
+        "l2_init_norm_coef": [0.0, 1.0],
+        "wasserstein_init_coef": [0.0, 0.1],
+        "parseval_coef": [0.0, 0.1],
+        "spectral_coef": [0.0, 0.1],
+        "soft_shrink_perturb_noise": [0.0, 0.1],
+        "continual_backprop_rate": [0.0, 1.0],
+    },
+    "periods": {
+        f"{name}_every": [1.0, INF]
+        for name in ("redo", "adam_reset", "adam_rel", "shrink_perturb", "layer_reset", "regrama")
+    }
+    | {"snr_eta": [0.9, 0.0]},
 }
 
 
@@ -111,6 +137,7 @@ def test_each_is_swept_in_one_program(kind):
     ds = prx.sweep(algorithm, grid=grid, total_steps=3 * STEPS, seeds=[3], progress=False, keep_states=True)
     assert program.program.cache_info().misses == before + 1
     assert (ds["diverged_at"].isnull()).all()
+    # All others off.
     at_first = {name: values[kind == "periods"] for name, values in grid.items()}
     for name, values in grid.items():
         one, other = (prx.load_state(ds, seed=3, **at_first | {name: value}) for value in values)
@@ -134,6 +161,29 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(kind, tmp_path):
         np.testing.assert_array_equal(resumed[name], whole[name], err_msg=name)
     for tau in grid["redo_tau"]:
         equal_trees(*(prx.load_state(tmp_path / run, seed=8, redo_tau=tau) for run in "xy"))
+
+
+REST = {
+    "losses and steps": (("normalize_project", "spo", "trac"), {"spo_share": [0.0, 1.0], "trac_scale": [1e-3, 0.1]}),
+    "injection": (("plasticity_injection",), {"plasticity_injection_at": [2.0, INF]}),
+}
+
+
+@pytest.mark.parametrize("kind", REST)
+def test_the_rest_is_swept_in_one_program_and_goes_on(kind, tmp_path):
+    names, grid = REST[kind]
+    algorithm = tiny("ppo", interventions=names, metrics_every=0, layer_norm=kind != "injection", learning_rate=3e-3)
+    before = program.program.cache_info().misses
+    prx.sweep(algorithm, grid=grid, total_steps=2 * STEPS, out=tmp_path / "x", seeds=[3], progress=False)
+    resumed = prx.resume(tmp_path / "x", total_steps=4 * STEPS, progress=False)
+    whole = prx.sweep(algorithm, grid=grid, total_steps=4 * STEPS, seeds=[3], progress=False, keep_states=True)
+    assert program.program.cache_info().misses == before + 1
+    for name in whole.data_vars:
+        np.testing.assert_array_equal(resumed[name], whole[name], err_msg=name)
+    for setting, (one, other) in grid.items():
+        others = {name: values[1] for name, values in grid.items() if name != setting}
+        ends = [prx.load_state(whole, seed=3, **others, **{setting: value}).params for value in (one, other)]
+        assert any(not np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, ends), strict=True))
 
 
 def test_a_run_that_diverges_keeps_what_its_interventions_kept_too():

@@ -37,8 +37,26 @@ OFF = {
     "adam_reset": {"adam_reset_every": INF},
     "adam_rel": {"adam_rel_every": INF},
     "weight_clipping": {"weight_clipping_kappa": INF},
-    "chain": {"chain_coef": 0.0, "chain_value_coef": 0.0},
+    "chain": {"chain_coef": 0.0, "chain_value_coef": 0.0, "chain_ratio": 0.0},
+    "l2_init_mean": {"l2_init_mean_coef": 0.0},
+    "l2_init_norm": {"l2_init_norm_coef": 0.0},
+    "wasserstein_init": {"wasserstein_init_coef": 0.0},
+    "parseval": {"parseval_coef": 0.0},
+    "spectral": {"spectral_coef": 0.0},
+    "soft_shrink_perturb": {"soft_shrink_perturb_noise": 0.0},
+    "layer_reset": {"layer_reset_every": INF},
+    "continual_backprop": {"continual_backprop_rate": 0.0},
+    "snr": {"snr_eta": 0.0},
+    "regrama": {"regrama_every": INF},
+    "normalize_project": {"normalize_project_share": 0.0},
+    "plasticity_injection": {"plasticity_injection_at": INF},
+    "spo": {"spo_share": 0.0},
+    "watch": {},
 }
+# Not off but by not being named.
+ALWAYS = {"trac"}
+# An injected network has no layers to look at, and its sums are fused in another way.
+INJECTION = "plasticity_injection"
 
 
 @functools.cache
@@ -49,19 +67,28 @@ def trained(kind, names, **hparams):
 
 
 def test_all_that_ship_are_here():
-    assert set(OFF) == set(prx.INTERVENTIONS)
+    assert set(OFF) | ALWAYS == set(prx.INTERVENTIONS)
 
 
 @pytest.mark.optimized
 @pytest.mark.parametrize("kind", ["ppo", "dqn"])
-@pytest.mark.parametrize("name", OFF)
-def test_what_is_off_changes_no_bit(name, kind):
-    plain, logged = trained(kind, ())
-    off, logged_off = trained(kind, (name,), **OFF[name])
+def test_what_is_off_changes_no_bit(kind):
+    """All at once: a program each would take minutes to compile."""
+    names = tuple(n for n in OFF if n != INJECTION and (n != "spo" or kind == "ppo"))
+    plain, logged = trained(kind, (), layer_norm=True)
+    off, logged_off = trained(kind, names, layer_norm=True, **{k: v for name in names for k, v in OFF[name].items()})
     for part in ("params", "target_params", "env", "key", "replay"):
         equal_trees(getattr(off, part), getattr(plain, part))
-    equal_trees(moments.moments(off.opt_state, off.params), moments.moments(plain.opt_state, plain.params))
     equal_trees({name: logged_off[name] for name in logged}, logged)
+
+
+@pytest.mark.optimized
+@pytest.mark.parametrize("kind", ["ppo", "dqn"])
+def test_what_is_not_yet_injected_changes_the_last_bits_at_most(kind):
+    plain, _ = trained(kind, ())
+    off, _ = trained(kind, (INJECTION,), **OFF[INJECTION])
+    for path, x in jax.tree_util.tree_leaves_with_path(plain.params):
+        np.testing.assert_allclose(functools.reduce(lambda tree, k: tree[k.key], path, off.params), x, atol=1e-6)
 
 
 # --- formulas ----------------------------------------------------------------------------------------------------------
@@ -208,9 +235,16 @@ def test_chain_compares_with_the_parameters_before_the_last_step_on_the_other_sa
         learner = chain.remember(None, prx.Learner(jnp.float32(theta), (), memory), None)
         memory = learner.memory
     assert memory == (7.0, 4.0)
-    hparams = SimpleNamespace(chain_coef=0.5, chain_value_coef=100.0)
-    value, _ = chain.penalty(net(evaluate=evaluate), jnp.float32(7.0), memory, None, jnp.ones((1, 2)), hparams)
-    np.testing.assert_allclose(value, 0.5 * 9.0)
+    made = net(evaluate=evaluate, loss=lambda params, part, hparams: (-6.0 * params, {}))
+    for ratio, expected, slope in ((0.0, 0.5 * 9.0, 3.0), (0.1, 4.2, 4.2 / 4.5 * 3.0)):
+        hparams = SimpleNamespace(chain_coef=0.5, chain_value_coef=100.0, chain_ratio=ratio)
+
+        def value(theta, hparams=hparams):
+            return chain.penalty(made, theta, memory, None, jnp.ones((1, 2)), hparams)[0]
+
+        # By ratio, λ is held constant: the slope is the churn's.
+        np.testing.assert_allclose(value(jnp.float32(7.0)), expected, rtol=1e-6)
+        np.testing.assert_allclose(jax.grad(value)(jnp.float32(7.0)), slope, rtol=1e-6)
 
 
 # --- training ----------------------------------------------------------------------------------------------------------

@@ -24,6 +24,13 @@ KINDS = {
     "q": (networks.QNetwork(3, torso(activation="relu")), VECTOR),
     "dueling images": (networks.QNetwork(3, torso(conv_layers=((3, 3, 1),)), dueling=True), IMAGE),
     "images, no dense layer": (networks.QNetwork(3, torso(hidden_sizes=(), conv_layers=((3, 3, 1),))), IMAGE),
+    "crelu images": (
+        networks.QNetwork(3, torso(hidden_sizes=(6, 4), activation="crelu", conv_layers=((4, 3, 1),))),
+        IMAGE,
+    ),
+    "hadamard images": (networks.QNetwork(3, torso(activation="hadamard", conv_layers=((3, 3, 1),))), IMAGE),
+    "multi_skip": (networks.ActorCritic(3, "categorical", torso(block="multi_skip", layer_norm=True)), VECTOR),
+    "simba": (networks.QNetwork(3, torso(hidden_sizes=(5, 5), block="simba", activation="relu")), VECTOR),
     "memory": (networks.RecurrentActorCritic(3, "categorical", torso(), memory_size=4), VECTOR),
 }
 
