@@ -12,13 +12,14 @@ import pytest
 ROOT = Path(__file__).parents[1] / "purejaxrl_ext"
 MAX_FILE, MAX_FUNCTION = 400, 50  # lines; a function's without its docstring
 
-SHARED = {"types", "errors"}
+SHARED = {"types", "spaces", "errors"}
 PARTS = SHARED | {"networks", "rules", "representation"}
 CORE = PARTS | {"interventions"}
 ARROWS = {
     "devices": set(),
     "errors": set(),
-    "types": {"errors"},
+    "spaces": set(),
+    "types": {"errors", "spaces"},
     "envs": SHARED,
     "networks": SHARED,
     "rules": SHARED | {"networks"},

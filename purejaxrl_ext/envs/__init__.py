@@ -5,7 +5,9 @@ from purejaxrl_ext.envs.make import SUITES, Suite, make_env, params_dict, regist
 from purejaxrl_ext.envs.tabular import TabularEnv
 from purejaxrl_ext.envs.vector import Pool, Transition, max_truncations, reset_pool, vec_reset, vec_step
 from purejaxrl_ext.envs.wrappers import (
+    AppendLegal,
     AppendTime,
+    FlattenObservation,
     FrameStack,
     MaskRewards,
     Observe,
@@ -13,4 +15,4 @@ from purejaxrl_ext.envs.wrappers import (
     StickyActions,
     Wrapper,
 )
-from purejaxrl_ext.types import Box, Discrete
+from purejaxrl_ext.spaces import Box, Discrete, MultiDiscrete, append_mask, split_mask

@@ -3,13 +3,18 @@
 An environment of your own is any hashable object with these members::
 
     name: str
-    observation_shape: tuple[int, ...]
-    action_space: Discrete | Box
+    observation_shape: tuple[int, ...]   # where an observation is a tree of arrays, anything: make flattens it
+    action_space: Discrete | MultiDiscrete | Box
     time_limit: int | None               # the loop truncates episodes at this many steps
     reset(key) -> (env_state, obs)
     step(key, env_state, action) -> EnvStep      # one transition, without auto-reset
 
-``step`` sees one environment; the loops vmap it. Two members more are for pictures, and may be missing::
+``step`` sees one environment; the loops vmap it. Where not all actions are there in every state, a further member says which
+(at a termination anything; see :class:`purejaxrl_ext.networks.Masked` for what it does)::
+
+    legal_actions(env_state) -> bool [A]
+
+Two members more are for pictures, and may be missing::
 
     render(env_state) -> uint8 [H, W, 3]         # None: its observations are drawn
     fps: float                                   # pictures a second, at most 50 (what a GIF can show)
@@ -25,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxrl_ext.errors import check, is_int
-from purejaxrl_ext.types import Array, Box, Discrete, PyTree, abstract_key
+from purejaxrl_ext.types import Array, Box, Discrete, MultiDiscrete, PyTree, abstract_key
 
 
 def plain_scalar(value: Any) -> Any:
@@ -63,7 +68,7 @@ class Environment(Protocol):
 
     name: str
     observation_shape: tuple[int, ...]
-    action_space: Discrete | Box
+    action_space: Discrete | MultiDiscrete | Box
     time_limit: int | None
 
     def reset(self, key: Array) -> tuple[PyTree, Array]: ...
@@ -102,6 +107,7 @@ def check_env(env: Any) -> None:
     begun, step = jax.eval_shape(first, abstract_key())
     _check_obs(env, begun[1])
     _check_step(env, begun, step)
+    _check_legal(env, begun[0])
 
 
 def _check_members(env: Any) -> None:
@@ -127,7 +133,13 @@ def _check_members(env: Any) -> None:
 
 
 def _check_space(space: Any) -> None:
-    check(isinstance(space, Discrete | Box), "action_space", space, "a prx.Discrete or a prx.Box")
+    known = isinstance(space, Discrete | MultiDiscrete | Box)
+    check(known, "action_space", space, "a prx.Discrete, a prx.MultiDiscrete or a prx.Box")
+    if isinstance(space, MultiDiscrete):
+        sizes = space.sizes
+        ok = isinstance(sizes, tuple) and len(sizes) > 0 and all(is_int(plain_scalar(n)) and n > 0 for n in sizes)
+        check(ok, "action_space", space, "of a tuple of positive ints")
+        return
     if isinstance(space, Discrete):
         check(is_int(plain_scalar(space.n)) and space.n > 0, "action_space", space, "of a positive int")
         return
@@ -138,16 +150,31 @@ def _check_space(space: Any) -> None:
 
 
 def _check_obs(env: Any, obs: Any) -> None:
-    if not isinstance(obs, jax.ShapeDtypeStruct):
-        kind = f"a {type(obs).__name__}" + (f" of {', '.join(map(str, obs))}" if isinstance(obs, dict) else "")
-        raise TypeError(
-            f"environment {env.name!r}: reset must give (env_state, obs) and obs be one array, got {kind}; put the parts of "
-            "an observation into one vector, jnp.concatenate([part.ravel() for part in parts])"
-        )
+    if is_tree(obs):
+        leaves = jax.tree.leaves(obs)
+        arrays = all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
+        if not leaves or not arrays:
+            raise TypeError(f"environment {env.name!r}: obs must be an array or a tree of arrays, got {obs}")
+        return
     if tuple(obs.shape) != tuple(env.observation_shape):
         raise ValueError(
             f"environment {env.name!r}: observation_shape={env.observation_shape}, but reset gives {obs.shape}"
         )
+
+
+def is_tree(obs: Any) -> bool:
+    """Whether the shapes of an observation are those of several arrays, not of one."""
+    return not isinstance(obs, jax.ShapeDtypeStruct)
+
+
+def _check_legal(env: Any, state: PyTree) -> None:
+    """``state``: shapes of one."""
+    if getattr(env, "legal_actions", None) is None:
+        return
+    check(not isinstance(env.action_space, Box), "legal_actions", env.name, "missing where actions are real vectors")
+    legal, size = jax.eval_shape(env.legal_actions, state), env.action_space.n
+    if getattr(legal, "shape", None) != (size,) or legal.dtype != bool:
+        raise TypeError(f"environment {env.name!r}: legal_actions must give bool [{size}], got {legal}")
 
 
 def _check_step(env: Any, begun: tuple[Any, Any], step: Any) -> None:
@@ -181,6 +208,10 @@ def _check_step(env: Any, begun: tuple[Any, Any], step: Any) -> None:
 
 def first_step(env: Environment) -> Callable[[Array], EnvStep]:
     """A step from a fresh state, for ``jax.eval_shape``."""
-    space = env.action_space
-    action = jnp.zeros((), jnp.int32) if isinstance(space, Discrete) else jnp.zeros(space.shape, jnp.float32)
+    action = no_action(env.action_space)
     return lambda key: env.step(key, env.reset(key)[0], action)
+
+
+def no_action(space: Discrete | MultiDiscrete | Box) -> Array:
+    """Action 0 of a space, in its shape and dtype."""
+    return jnp.zeros(space.shape, jnp.float32 if isinstance(space, Box) else jnp.int32)

@@ -26,11 +26,22 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from purejaxrl_ext.envs.base import Environment, check_env, plain_scalar
-from purejaxrl_ext.envs.wrappers import AppendTime, FrameStack, MaskRewards, Observe, SignRewards, StickyActions
+from purejaxrl_ext.envs.base import Environment, check_env, is_tree, plain_scalar
+from purejaxrl_ext.envs.wrappers import (
+    AppendLegal,
+    AppendTime,
+    FlattenObservation,
+    FrameStack,
+    MaskRewards,
+    Observe,
+    SignRewards,
+    StickyActions,
+)
 from purejaxrl_ext.errors import check, is_int, unknown_name
+from purejaxrl_ext.types import abstract_key
 
 
 class Suite(NamedTuple):
@@ -128,6 +139,9 @@ def make_env(
 ) -> Environment:
     """An environment by name, in the wrappers asked for.
 
+    Two wrappers need no asking: an observation of several arrays becomes one vector (:class:`FlattenObservation`), and an
+    environment with ``legal_actions`` shows them to the networks (:class:`AppendLegal`).
+
     Args:
         env: a gymnax name (``"Breakout-MinAtar"``), ``"brax:"`` and a Brax name (``"brax:hopper"``), ``"mdp:"`` and the name
             of a tabular MDP (``"mdp:cliff_walking"``), a name of a suite of one's own (:func:`register_suite`), or an object
@@ -148,15 +162,20 @@ def make_env(
         ValueError: an unknown name or parameter, or a wrapper that does not apply.
         TypeError: an environment that does not follow the protocol.
     """
+    made: Any = env
     if isinstance(env, str):
         made = _by_name(env, params_dict(env_params), {"full_action_set": True} if full_action_set else {})
     else:
         check(not env_params, "env_params", env_params, "None for an environment given as an object")
         check(not full_action_set, "full_action_set", full_action_set, "False for an environment given as an object")
-        made = env
     check_env(made)
+    if is_tree(jax.eval_shape(made.reset, abstract_key())[1]):
+        made = FlattenObservation(made)
     made = _with_rewards(made, sticky_actions, mask_rewards, sign_rewards)
-    return _with_observations(made, observe, frame_stack, append_time)
+    made = _with_observations(made, observe, frame_stack, append_time)
+    if getattr(made, "legal_actions", None) is not None:
+        made = AppendLegal(made)
+    return made
 
 
 def _by_name(name: str, env_params: dict[str, Any], options: dict[str, Any]) -> Any:
@@ -185,6 +204,8 @@ def _with_rewards(env: Any, sticky_actions: float, mask_rewards: float, sign_rew
         number = isinstance(plain_scalar(value), int | float)
         check(number and 0.0 <= value <= 1.0, field, value, "a probability in [0, 1]")
     if sticky_actions > 0:
+        free = getattr(env, "legal_actions", None) is None
+        check(free, "sticky_actions", sticky_actions, f"0 for {env.name}, where the previous action may be illegal")
         env = StickyActions(env, float(sticky_actions))
     if mask_rewards > 0:
         env = MaskRewards(env, float(mask_rewards))

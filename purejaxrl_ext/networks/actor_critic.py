@@ -30,6 +30,7 @@ class ActorCritic(nn.Module):
         initial_log_std: log of a Gaussian's first scale.
         state_dependent_std: the scale of ``"gaussian"`` is exp of a head on the policy's features, its log within
             ``LOG_STD_BOUNDS``.
+        action_sizes: of a ``"categorical"`` policy over several discrete actions at once, the number of each; (): one action.
         torso: makes a torso, ``(name=...) -> module``.
         shared_torso: one torso for both.
         initializer: as in :class:`Torso`; orthogonal heads have scale 0.01 (policy) and 1 (value).
@@ -43,6 +44,7 @@ class ActorCritic(nn.Module):
     value_torso: Torso | None = None
     initial_log_std: float = 0.0
     state_dependent_std: bool = False
+    action_sizes: tuple[int, ...] = ()
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -88,7 +90,8 @@ class ActorCritic(nn.Module):
             return policies.TanhGaussian(loc, jnp.maximum(jax.nn.softplus(raw + shift), 1e-4))
         out = self._linear(self.num_actions, 0.01, "actor_head", features)
         if self.policy == "categorical":
-            return policies.Categorical(out)
+            sizes = self.action_sizes
+            return policies.MultiCategorical(out, sizes) if sizes else policies.Categorical(out)
         if self.state_dependent_std:
             raw = self._linear(self.num_actions, 0.01, "actor_log_scale_head", features)
             return policies.Gaussian(out, jnp.exp(jnp.clip(raw + self.initial_log_std, *LOG_STD_BOUNDS)))

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from purejaxrl_ext.errors import check
+from purejaxrl_ext.networks import policies
 from purejaxrl_ext.rules import returns
 from purejaxrl_ext.types import Array, Metrics, OptimizerHparams, Output, Rollout, Rule, hparam
 
@@ -84,13 +85,16 @@ def noise(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def act(output: Output, noise: Array | None, hparams: QHparams, env_steps: Array) -> Array:
-    """ε-greedy actions ``[...]`` int32 from ``q_values [..., A]``; greedy where ``noise`` is None."""
+    """ε-greedy actions ``[...]`` int32 from ``q_values [..., A]``, legal ones alone; greedy where ``noise`` is None."""
     q_values = output.q_values
     greedy = jnp.argmax(q_values, axis=-1).astype(jnp.int32)
     if noise is None:
         return greedy
-    num_actions = q_values.shape[-1]
-    anything = jnp.minimum((noise[..., 1] * num_actions).astype(jnp.int32), num_actions - 1)
+    if isinstance(output.legal, jax.Array):
+        anything = policies.uniform_legal(noise[..., 1], output.legal)
+    else:
+        num_actions = q_values.shape[-1]
+        anything = jnp.minimum((noise[..., 1] * num_actions).astype(jnp.int32), num_actions - 1)
     return jnp.where(noise[..., 0] < epsilon(hparams, env_steps), anything, greedy)
 
 
@@ -136,8 +140,9 @@ def expected_sarsa_targets(rollout: Rollout, hparams: QHparams) -> QBatch:
     eps = epsilon(hparams, rollout.env_steps)
 
     def under_policy(next_output: Output, next_online: Output) -> Array:
-        q_values = next_output.q_values
-        return (1.0 - eps) * q_values.max(axis=-1) + eps * q_values.mean(axis=-1)
+        q_values, legal = next_output.q_values, next_output.legal
+        mean = q_values.mean(axis=-1, where=legal if isinstance(legal, jax.Array) else None)
+        return (1.0 - eps) * q_values.max(axis=-1) + eps * mean
 
     return targets(rollout, hparams, bootstrap=under_policy)
 
@@ -162,8 +167,13 @@ def huber(error: Array, delta: Array | float) -> Array:
 
 
 def loss(output: Output, batch: QBatch, hparams: QHparams) -> tuple[Array, Metrics]:
-    """Mean over ``[B]`` of weight · huber(Q_θ(s, a) − y); metrics: ``td_error`` ``[B]``, |Q − y|."""
+    """Mean over ``[B]`` of weight · huber(Q_θ(s, a) − y); metrics: ``td_error`` ``[B]``, |Q − y|.
+
+    Of an illegal action, which random steps before training may hold, the error is 0: it has no value to learn.
+    """
     error = chosen(output.q_values, batch.action) - batch.target
+    if isinstance(output.legal, jax.Array):
+        error = jnp.where(chosen(output.legal, batch.action), error, 0.0)
     value = jnp.mean(batch.weight * huber(error, hparams.huber_delta))
     return value, {"td_error": jnp.abs(error)}
 
