@@ -90,3 +90,11 @@ def split_mask(obs: jax.Array, num_actions: int, batch_axes: int = 1) -> tuple[j
     width = mask_width(lead, num_actions)
     flat = obs[..., -width:].reshape(*obs.shape[:batch_axes], -1)
     return obs[..., :-width], flat[..., :num_actions] > 0
+
+
+def uniform_legal(unit: jax.Array, legal: jax.Array) -> jax.Array:
+    """A legal action ``[...]`` int32, each as likely as the others, from uniform numbers ``[...]`` in [0, 1)."""
+    rank = jnp.cumsum(legal, axis=-1, dtype=jnp.int32)
+    count = rank[..., -1]
+    nth = jnp.minimum((unit * count).astype(jnp.int32), count - 1)
+    return jnp.argmax(rank > nth[..., None], axis=-1).astype(jnp.int32)

@@ -37,6 +37,7 @@ KEPT = {
     **dict.fromkeys(("os", "io", "pathlib", "shutil", "tempfile", "pickle"), ("sweeps/", "analysis/", "devices.py")),
     "gymnax": "envs/gymnax.py",
     "brax": "envs/brax.py",
+    "pgx": "envs/pgx.py",
     "matplotlib": "analysis/",
 }
 

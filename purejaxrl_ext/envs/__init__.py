@@ -15,4 +15,4 @@ from purejaxrl_ext.envs.wrappers import (
     StickyActions,
     Wrapper,
 )
-from purejaxrl_ext.spaces import Box, Discrete, MultiDiscrete, append_mask, split_mask
+from purejaxrl_ext.spaces import Box, Discrete, MultiDiscrete, append_mask, split_mask, uniform_legal

@@ -106,8 +106,8 @@ def check_env(env: Any) -> None:
 
     begun, step = jax.eval_shape(first, abstract_key())
     _check_obs(env, begun[1])
-    _check_step(env, begun, step)
     _check_legal(env, begun[0])
+    _check_step(env, begun, step)
 
 
 def _check_members(env: Any) -> None:
@@ -171,7 +171,8 @@ def _check_legal(env: Any, state: PyTree) -> None:
     """``state``: shapes of one."""
     if getattr(env, "legal_actions", None) is None:
         return
-    check(not isinstance(env.action_space, Box), "legal_actions", env.name, "missing where actions are real vectors")
+    discrete = isinstance(env.action_space, Discrete)
+    check(discrete, "legal_actions", env.name, "missing where actions are not discrete, one at a time")
     legal, size = jax.eval_shape(env.legal_actions, state), env.action_space.n
     if getattr(legal, "shape", None) != (size,) or legal.dtype != bool:
         raise TypeError(f"environment {env.name!r}: legal_actions must give bool [{size}], got {legal}")

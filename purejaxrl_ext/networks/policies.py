@@ -122,14 +122,6 @@ def legal_only(x: Array, legal: Array) -> Array:
     return jnp.where(some, jnp.where(legal, x, jnp.asarray(ILLEGAL, x.dtype)), jnp.nan)
 
 
-def uniform_legal(unit: Array, legal: Array) -> Array:
-    """A legal action ``[...]`` int32, each as likely as the others, from uniform numbers ``[...]`` in [0, 1)."""
-    rank = jnp.cumsum(legal, axis=-1, dtype=jnp.int32)
-    count = rank[..., -1]
-    nth = jnp.minimum((unit * count).astype(jnp.int32), count - 1)
-    return jnp.argmax(rank > nth[..., None], axis=-1).astype(jnp.int32)
-
-
 def sample(policy: Any, noise: Array | None) -> Array:
     """Action ``[...]`` int32, ``[..., K]`` int32 or ``[..., A]`` float32 from parameters and noise; the mode if ``noise`` is None.
 

@@ -25,8 +25,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from purejaxrl_ext.errors import check
-from purejaxrl_ext.networks import policies
 from purejaxrl_ext.rules import returns
+from purejaxrl_ext.spaces import uniform_legal
 from purejaxrl_ext.types import Array, Metrics, OptimizerHparams, Output, Rollout, Rule, hparam
 
 
@@ -91,7 +91,7 @@ def act(output: Output, noise: Array | None, hparams: QHparams, env_steps: Array
     if noise is None:
         return greedy
     if isinstance(output.legal, jax.Array):
-        anything = policies.uniform_legal(noise[..., 1], output.legal)
+        anything = uniform_legal(noise[..., 1], output.legal)
     else:
         num_actions = q_values.shape[-1]
         anything = jnp.minimum((noise[..., 1] * num_actions).astype(jnp.int32), num_actions - 1)

@@ -13,7 +13,7 @@ import purejaxrl_ext as prx
 from purejaxrl_ext import envs
 from purejaxrl_ext.networks import Masked, policies
 from purejaxrl_ext.rules import q_learning
-from purejaxrl_ext.spaces import append_mask, split_mask
+from purejaxrl_ext.spaces import append_mask, split_mask, uniform_legal
 
 KEY = jax.random.key(0)
 LEGAL = jnp.array([[True, False, True, True], [False, True, False, False]])
@@ -112,7 +112,7 @@ def test_samples_and_random_choices_are_legal_and_as_likely():
         shares = np.bincount(action, minlength=4) / 2000
         assert shares[1] == 0
         np.testing.assert_allclose(shares[[0, 2, 3]], 1 / 3, atol=0.04)
-    assert policies.uniform_legal(jnp.array([0.0, 1.0]), LEGAL).tolist() == [0, 1]
+    assert uniform_legal(jnp.array([0.0, 1.0]), LEGAL).tolist() == [0, 1]
 
 
 def test_every_maximum_is_over_legal_actions():
@@ -178,5 +178,7 @@ class Short(Gate):
 def test_masks_that_do_not_fit():
     with pytest.raises(TypeError, match=r"legal_actions must give bool \[4\]"):
         envs.make_env(Short())
+    with pytest.raises(ValueError, match="legal_actions"):
+        envs.make_env(Gate(action_space=prx.MultiDiscrete((2, 2))))
     with pytest.raises(ValueError, match="sticky_actions"):
         envs.make_env(Gate(), sticky_actions=0.25)
