@@ -63,6 +63,7 @@ SUITES: dict[str, str | Suite] = {
     "brax": "purejaxrl_ext.envs.brax",
     "mdp": "purejaxrl_ext.envs.tabular",
     "pgx": "purejaxrl_ext.envs.pgx",
+    "gymnasium": "purejaxrl_ext.envs.gymnasium",
 }
 
 
@@ -145,12 +146,12 @@ def make_env(
 
     Args:
         env: a gymnax name (``"Breakout-MinAtar"``), a suite and a name in it (``"brax:hopper"``, ``"mdp:cliff_walking"``,
-            ``"pgx:chess"``, or of a suite of one's own: :func:`register_suite`), or an object that follows the protocol, which
-            is only wrapped.
+            ``"pgx:chess"``, ``"gymnasium:FrozenLake-v1"``, or of a suite of one's own: :func:`register_suite`), or an object that
+            follows the protocol, which is only wrapped.
         env_params: parameters of a gymnax environment (``{"max_steps_in_episode": 5000}``, or its ``EnvParams``); for Brax
             ``backend`` (``"generalized"``, ``"spring"``, ``"positional"`` or ``"mjx"``), ``episode_length`` and those of its own
             class; for a tabular MDP ``time_limit`` and the arguments of its function in :mod:`purejaxrl_ext.envs.mdps`; for
-            a game of pgx ``opponent`` and ``seat``.
+            a game of pgx ``opponent`` and ``seat``; for Gymnasium keyword arguments of ``gymnasium.make``.
         full_action_set: MinAtar only, all six actions instead of those that the game uses.
         sticky_actions: probability that the environment repeats the previous action (Machado et al. 2018).
         mask_rewards: probability that a reward is replaced by 0 for the agent; the episode's return stays the true one.
