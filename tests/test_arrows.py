@@ -38,6 +38,7 @@ KEPT = {
     "gymnax": "envs/gymnax.py",
     "brax": "envs/brax.py",
     "pgx": "envs/pgx.py",
+    "octax": "envs/octax.py",
     "gymnasium": "envs/gymnasium.py",
     "matplotlib": "analysis/",
 }

@@ -64,6 +64,7 @@ SUITES: dict[str, str | Suite] = {
     "mdp": "purejaxrl_ext.envs.tabular",
     "pgx": "purejaxrl_ext.envs.pgx",
     "gymnasium": "purejaxrl_ext.envs.gymnasium",
+    "octax": "purejaxrl_ext.envs.octax",
 }
 
 
