@@ -39,6 +39,7 @@ KEPT = {
     "brax": "envs/brax.py",
     "pgx": "envs/pgx.py",
     "octax": "envs/octax.py",
+    "xminigrid": "envs/xminigrid.py",
     "gymnasium": "envs/gymnasium.py",
     "matplotlib": "analysis/",
 }

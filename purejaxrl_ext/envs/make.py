@@ -65,6 +65,7 @@ SUITES: dict[str, str | Suite] = {
     "pgx": "purejaxrl_ext.envs.pgx",
     "gymnasium": "purejaxrl_ext.envs.gymnasium",
     "octax": "purejaxrl_ext.envs.octax",
+    "xminigrid": "purejaxrl_ext.envs.xminigrid",
 }
 
 
