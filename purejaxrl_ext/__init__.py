@@ -8,10 +8,10 @@ _devices.use_cores()
 _devices.use_compilation_cache()
 
 from purejaxrl_ext.algorithms import ALGORITHMS, Recipe, make
-from purejaxrl_ext.envs import Box, Discrete, EnvStep, TabularEnv, make_env
+from purejaxrl_ext.envs import Box, Discrete, EnvStep, MultiDiscrete, TabularEnv, make_env
 from purejaxrl_ext.interventions import INTERVENTIONS, Intervention
 from purejaxrl_ext.loops import evaluate, train
-from purejaxrl_ext.networks import Categorical, Gaussian, TanhGaussian
+from purejaxrl_ext.networks import Categorical, Gaussian, MultiCategorical, TanhGaussian
 from purejaxrl_ext.sweeps import Policy, best, initialize, launch, load, load_state, policy, resume, sweep
 from purejaxrl_ext.types import Algorithm, Learner, Net, Output, Representation, Rollout, Rule, State, hparam
 from purejaxrl_ext.sweeps import (

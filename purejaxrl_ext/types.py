@@ -15,6 +15,9 @@ import jax
 from flax import struct
 
 from purejaxrl_ext.devices import isolated
+from purejaxrl_ext.spaces import Box as Box
+from purejaxrl_ext.spaces import Discrete as Discrete
+from purejaxrl_ext.spaces import MultiDiscrete as MultiDiscrete
 
 Array = jax.Array
 PyTree = Any
@@ -26,29 +29,9 @@ def abstract_key() -> jax.ShapeDtypeStruct:
     return jax.eval_shape(jax.random.key, 0)
 
 
-@dataclass(frozen=True)
-class Discrete:
-    """Actions 0 … n − 1, int32 scalars."""
-
-    n: int
-    shape: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Box:
-    """Real vectors of ``shape`` between ``low`` and ``high`` (tuples of one number per entry; may be infinite)."""
-
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.low),)
-
-    @property
-    def n(self) -> int:
-        """Entries of an action."""
-        return len(self.low)
+# ---------------------------------------------------------------------------------------------------------------------
+# Traced settings
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def hparam(
@@ -126,6 +109,7 @@ class Output(struct.PyTreeNode):
         returns: ``[..., A, K]`` what a distributional Q-network says of each action's return: logits of atoms, or quantiles.
         actor: the policy network's :class:`Representation`.
         critic: that of the value network or of the Q-network.
+        legal: ``[..., A]`` bool, the actions that there are; (): all. ``policy`` and ``q_values`` heed it already.
     """
 
     policy: Any = ()
@@ -134,6 +118,7 @@ class Output(struct.PyTreeNode):
     returns: Any = ()
     actor: Any = ()
     critic: Any = ()
+    legal: Any = ()
 
 
 class Rollout(struct.PyTreeNode):
@@ -267,7 +252,7 @@ class Acted(NamedTuple):
 
 def values_of(output: Output) -> Output:
     """The part of an Output from which targets bootstrap, unless a rule says otherwise."""
-    return Output(value=output.value, q_values=output.q_values)
+    return Output(value=output.value, q_values=output.q_values, legal=output.legal)
 
 
 class Rule(NamedTuple):

@@ -12,13 +12,14 @@ import pytest
 ROOT = Path(__file__).parents[1] / "purejaxrl_ext"
 MAX_FILE, MAX_FUNCTION = 400, 50  # lines; a function's without its docstring
 
-SHARED = {"types", "errors"}
+SHARED = {"types", "spaces", "errors"}
 PARTS = SHARED | {"networks", "rules", "representation"}
 CORE = PARTS | {"interventions"}
 ARROWS = {
     "devices": {"errors"},
     "errors": set(),
-    "types": {"devices", "errors"},
+    "spaces": set(),
+    "types": {"devices", "errors", "spaces"},
     "envs": SHARED,
     "networks": SHARED | {"devices"},
     "rules": SHARED | {"networks"},
@@ -36,6 +37,10 @@ KEPT = {
     **dict.fromkeys(("os", "io", "pathlib", "shutil", "tempfile", "pickle"), ("sweeps/", "analysis/", "devices.py")),
     "gymnax": "envs/gymnax.py",
     "brax": "envs/brax.py",
+    "pgx": "envs/pgx.py",
+    "octax": "envs/octax.py",
+    "xminigrid": "envs/xminigrid.py",
+    "gymnasium": "envs/gymnasium.py",
     "matplotlib": "analysis/",
 }
 

@@ -24,14 +24,15 @@ from purejaxrl_ext.algorithms.settings import (
 from purejaxrl_ext.devices import isolated
 from purejaxrl_ext.envs.base import Environment
 from purejaxrl_ext.envs.make import make_env
+from purejaxrl_ext.envs.wrappers import AppendLegal
 from purejaxrl_ext.errors import check, unknown_name
 from purejaxrl_ext.interventions import BUILT_IN as SHIPPED
 from purejaxrl_ext.interventions import INTERVENTIONS, Intervention
 from purejaxrl_ext.loops.base import Loop
 from purejaxrl_ext.loops.memory import adapt
 from purejaxrl_ext.loops.optim import OPTIMIZERS, networks
-from purejaxrl_ext.networks import policies
-from purejaxrl_ext.types import Algorithm, Discrete, Output, abstract_key
+from purejaxrl_ext.networks import Masked, policies
+from purejaxrl_ext.types import Algorithm, Output, abstract_key
 
 _ENV_SETTINGS = tuple(inspect.signature(make_env).parameters)[1:]
 # What other libraries call it.
@@ -177,6 +178,8 @@ def build(
             module = intervention.network(module)
         if intervention.optimizer is not None:
             optimizer = intervention.optimizer(optimizer)
+    if isinstance(env, AppendLegal):
+        module = Masked(module, env.action_space.n)
     return recipe.loop(rule, env, module, config, optimizer, interventions, metrics)
 
 
@@ -205,11 +208,10 @@ def check_network(loop: Loop, hparams: Any, needs_policy: bool) -> None:
     if not needs_policy:
         _check_shape(name, "q_values", output.q_values, env.action_space.n, env)
         return
-    discrete = isinstance(env.action_space, Discrete)
-    kind = policies.Categorical if discrete else (policies.Gaussian, policies.TanhGaussian)
-    if not isinstance(output.policy, kind):
+    kinds = policies.KINDS[type(env.action_space)]
+    if not isinstance(output.policy, kinds):
         got = type(output.policy).__name__
-        wanted = "prx.Categorical" if discrete else "prx.Gaussian or prx.TanhGaussian"
+        wanted = " or ".join(f"prx.{kind.__name__}" for kind in kinds)
         raise ValueError(f"network {name} gives a policy of type {got}; the actions of {env.name} need a {wanted}")
     for leaf in jax.tree.leaves(output.policy):
         _check_shape(name, "policy", leaf, env.action_space.n, env)

@@ -69,6 +69,7 @@ def actor_critic(config: Any, env: Environment) -> networks.ActorCritic:
         "initializer": config.initializer,
         "initial_log_std": config.initial_log_std,
         "state_dependent_std": config.state_dependent_std,
+        "action_sizes": getattr(env.action_space, "sizes", ()),
     }
     if config.critic_hidden_sizes is not None:
         settings["value_torso"] = torso(config).clone(hidden_sizes=config.critic_hidden_sizes)

@@ -17,7 +17,7 @@ from purejaxrl_ext.envs.base import Environment, plain
 from purejaxrl_ext.envs.vector import default_pool_size
 from purejaxrl_ext.errors import check, unknown_name
 from purejaxrl_ext.interventions.base import Intervention
-from purejaxrl_ext.types import Discrete
+from purejaxrl_ext.types import Box
 
 # What only the default networks read.
 OF_DEFAULT_NETWORKS = {f.name for f in dataclasses.fields(NetworkConfig)} | {
@@ -217,7 +217,7 @@ def resolve(config: Any, env: Environment) -> Any:
         check(config.num_steps in (None, limit), "num_steps", config.num_steps, f"None, or the time limit {limit}")
         new["num_steps"] = limit
     if isinstance(config, ActorCriticConfig):
-        discrete = isinstance(env.action_space, Discrete)
+        discrete = not isinstance(env.action_space, Box)
         allowed = (None, "categorical") if discrete else (None, "gaussian", "tanh_gaussian")
         check(config.policy in allowed, "policy", config.policy, f"one of {allowed} for the actions of {env.name}")
         new["policy"] = config.policy or ("categorical" if discrete else "gaussian")

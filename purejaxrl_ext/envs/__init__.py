@@ -13,7 +13,9 @@ from purejaxrl_ext.envs.tasks import (
 )
 from purejaxrl_ext.envs.vector import Pool, Transition, max_truncations, reset_pool, vec_reset, vec_step
 from purejaxrl_ext.envs.wrappers import (
+    AppendLegal,
     AppendTime,
+    FlattenObservation,
     FrameStack,
     MaskRewards,
     Observe,
@@ -21,4 +23,4 @@ from purejaxrl_ext.envs.wrappers import (
     StickyActions,
     Wrapper,
 )
-from purejaxrl_ext.types import Box, Discrete
+from purejaxrl_ext.spaces import Box, Discrete, MultiDiscrete, append_mask, split_mask, uniform_legal

@@ -3,13 +3,18 @@
 An environment of your own is any hashable object with these members::
 
     name: str
-    observation_shape: tuple[int, ...]
-    action_space: Discrete | Box
+    observation_shape: tuple[int, ...]   # where an observation is a tree of arrays, anything: make flattens it
+    action_space: Discrete | MultiDiscrete | Box
     time_limit: int | None               # the loop truncates episodes at this many steps
     reset(key) -> (env_state, obs)
     step(key, env_state, action) -> EnvStep      # one transition, without auto-reset
 
-``step`` sees one environment; the loops vmap it. Two members more are for pictures, and may be missing::
+``step`` sees one environment; the loops vmap it. Where not all actions are there in every state, a further member says which
+(at a termination anything; see :class:`purejaxrl_ext.networks.Masked` for what it does)::
+
+    legal_actions(env_state) -> bool [A]
+
+Two members more are for pictures, and may be missing::
 
     render(env_state) -> uint8 [H, W, 3]         # None: its observations are drawn
     fps: float                                   # pictures a second, at most 50 (what a GIF can show)
@@ -25,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxrl_ext.errors import check, is_int
-from purejaxrl_ext.types import Array, Box, Discrete, PyTree, abstract_key
+from purejaxrl_ext.types import Array, Box, Discrete, MultiDiscrete, PyTree, abstract_key
 
 
 def plain(value: Any) -> Any:
@@ -64,7 +69,7 @@ class Environment(Protocol):
 
     name: str
     observation_shape: tuple[int, ...]
-    action_space: Discrete | Box
+    action_space: Discrete | MultiDiscrete | Box
     time_limit: int | None
 
     def reset(self, key: Array) -> tuple[PyTree, Array]: ...
@@ -103,6 +108,7 @@ def check_env(env: Any) -> None:
         return begun, first_step(env)(key)
 
     begun, step = jax.eval_shape(first, abstract_key())
+    _check_legal(env, begun[0])
     _check_step(env, begun, step)
 
 
@@ -133,7 +139,13 @@ def _check_members(env: Any) -> None:
 
 
 def _check_space(space: Any) -> None:
-    check(isinstance(space, Discrete | Box), "action_space", space, "a prx.Discrete or a prx.Box")
+    known = isinstance(space, Discrete | MultiDiscrete | Box)
+    check(known, "action_space", space, "a prx.Discrete, a prx.MultiDiscrete or a prx.Box")
+    if isinstance(space, MultiDiscrete):
+        sizes = space.sizes
+        ok = isinstance(sizes, tuple) and len(sizes) > 0 and all(is_int(plain(n)) and n > 0 for n in sizes)
+        check(ok, "action_space", space, "of a tuple of positive ints")
+        return
     if isinstance(space, Discrete):
         check(is_int(plain(space.n)) and space.n > 0, "action_space", space, "of a positive int")
         return
@@ -150,11 +162,15 @@ def _check_begun(env: Any, begun: Any) -> None:
         count = f"{len(begun)} values" if isinstance(begun, tuple | list) else "one value"
         raise TypeError(f"environment {env.name!r}: reset must give (env_state, obs), got {count}")
     obs = begun[1]
+    if is_tree(obs):
+        leaves = jax.tree.leaves(obs)
+        if not leaves or not all(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves):
+            raise TypeError(f"environment {env.name!r}: obs must be an array or a tree of arrays, got {obs}")
+        return
     if not isinstance(obs, jax.Array | np.ndarray | np.generic | int | float):
-        kind = f"a {type(obs).__name__}" + (f" of {', '.join(map(str, obs))}" if isinstance(obs, dict) else "")
         raise TypeError(
-            f"environment {env.name!r}: reset must give (env_state, obs) and obs be one array, got {kind}; put the parts of "
-            "an observation into one vector, jnp.concatenate([part.ravel() for part in parts])"
+            f"environment {env.name!r}: reset must give (env_state, obs) and obs be an array or a tree of arrays, got a "
+            f"{type(obs).__name__}"
         )
     got = jnp.asarray(obs)
     if not any(jnp.issubdtype(got.dtype, kind) for kind in _NUMBERS):
@@ -163,6 +179,22 @@ def _check_begun(env: Any, begun: Any) -> None:
         raise ValueError(
             f"environment {env.name!r}: observation_shape={env.observation_shape}, but reset gives {got.shape}"
         )
+
+
+def is_tree(obs: Any) -> bool:
+    """Whether the shapes of an observation are those of several arrays, not of one."""
+    return not isinstance(obs, jax.ShapeDtypeStruct)
+
+
+def _check_legal(env: Any, state: PyTree) -> None:
+    """``state``: shapes of one."""
+    if getattr(env, "legal_actions", None) is None:
+        return
+    discrete = isinstance(env.action_space, Discrete)
+    check(discrete, "legal_actions", env.name, "missing where actions are not discrete, one at a time")
+    legal, size = jax.eval_shape(env.legal_actions, state), env.action_space.n
+    if getattr(legal, "shape", None) != (size,) or legal.dtype != bool:
+        raise TypeError(f"environment {env.name!r}: legal_actions must give bool [{size}], got {legal}")
 
 
 def _check_step(env: Any, begun: tuple[Any, Any], step: Any) -> None:
@@ -195,6 +227,10 @@ def _check_step(env: Any, begun: tuple[Any, Any], step: Any) -> None:
 
 def first_step(env: Environment) -> Callable[[Array], EnvStep]:
     """A step from a fresh state, for ``jax.eval_shape``."""
-    space = env.action_space
-    action = jnp.zeros((), jnp.int32) if isinstance(space, Discrete) else jnp.zeros(space.shape, jnp.float32)
+    action = no_action(env.action_space)
     return lambda key: env.step(key, env.reset(key)[0], action)
+
+
+def no_action(space: Discrete | MultiDiscrete | Box) -> Array:
+    """Action 0 of a space, in its shape and dtype."""
+    return jnp.zeros(space.shape, jnp.float32 if isinstance(space, Box) else jnp.int32)

@@ -26,9 +26,21 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from purejaxrl_ext.envs.base import Environment, check_env, plain
-from purejaxrl_ext.envs.wrappers import AppendTime, FrameStack, MaskRewards, Observe, SignRewards, StickyActions
+import jax
+
+from purejaxrl_ext.envs.base import Environment, check_env, is_tree, plain
+from purejaxrl_ext.envs.wrappers import (
+    AppendLegal,
+    AppendTime,
+    FlattenObservation,
+    FrameStack,
+    MaskRewards,
+    Observe,
+    SignRewards,
+    StickyActions,
+)
 from purejaxrl_ext.errors import check, is_int, unknown_name
+from purejaxrl_ext.types import abstract_key
 
 
 class Suite(NamedTuple):
@@ -49,6 +61,10 @@ SUITES: dict[str, str | Suite] = {
     "gymnax": "purejaxrl_ext.envs.gymnax",
     "brax": "purejaxrl_ext.envs.brax",
     "mdp": "purejaxrl_ext.envs.tabular",
+    "pgx": "purejaxrl_ext.envs.pgx",
+    "gymnasium": "purejaxrl_ext.envs.gymnasium",
+    "octax": "purejaxrl_ext.envs.octax",
+    "xminigrid": "purejaxrl_ext.envs.xminigrid",
 }
 
 
@@ -120,13 +136,17 @@ def make_env(
 ) -> Environment:
     """An environment by name, in the wrappers asked for.
 
+    Two wrappers need no asking: an observation of several arrays becomes one vector (:class:`FlattenObservation`), and an
+    environment with ``legal_actions`` shows them to the networks (:class:`AppendLegal`).
+
     Args:
-        env: a gymnax name (``"Breakout-MinAtar"``), ``"brax:"`` and a Brax name (``"brax:hopper"``), ``"mdp:"`` and the name
-            of a tabular MDP (``"mdp:cliff_walking"``), a name of a suite of one's own (:func:`register_suite`), or an object
-            that follows the protocol, which is only wrapped.
+        env: a gymnax name (``"Breakout-MinAtar"``), a suite and a name in it (``"brax:hopper"``, ``"mdp:cliff_walking"``,
+            ``"pgx:chess"``, ``"gymnasium:FrozenLake-v1"``, or of a suite of one's own: :func:`register_suite`), or an object that
+            follows the protocol, which is only wrapped.
         env_params: parameters of a gymnax environment (``{"max_steps_in_episode": 5000}``, or its ``EnvParams``); for Brax
             ``backend`` (``"generalized"``, ``"spring"``, ``"positional"`` or ``"mjx"``), ``episode_length`` and those of its own
-            class; for a tabular MDP ``time_limit`` and the arguments of its function in :mod:`purejaxrl_ext.envs.mdps`.
+            class; for a tabular MDP ``time_limit`` and the arguments of its function in :mod:`purejaxrl_ext.envs.mdps`; for
+            a game of pgx ``opponent`` and ``seat``; for Gymnasium keyword arguments of ``gymnasium.make``.
         full_action_set: MinAtar only, all six actions instead of those that the game uses.
         sticky_actions: probability that the environment repeats the previous action (Machado et al. 2018).
         mask_rewards: probability that a reward is replaced by 0 for the agent; the episode's return stays the true one.
@@ -140,15 +160,20 @@ def make_env(
         ValueError: an unknown name or parameter, or a wrapper that does not apply.
         TypeError: an environment that does not follow the protocol.
     """
+    made: Any = env
     if isinstance(env, str):
         made = _by_name(env, params_dict(env_params), {"full_action_set": True} if full_action_set else {})
     else:
         check(not env_params, "env_params", env_params, "None for an environment given as an object")
         check(not full_action_set, "full_action_set", full_action_set, "False for an environment given as an object")
-        made = env
     check_env(made)
+    if is_tree(jax.eval_shape(made.reset, abstract_key())[1]):
+        made = FlattenObservation(made)
     made = _with_rewards(made, sticky_actions, mask_rewards, sign_rewards)
-    return _with_observations(made, observe, frame_stack, append_time)
+    made = _with_observations(made, observe, frame_stack, append_time)
+    if getattr(made, "legal_actions", None) is not None:
+        made = AppendLegal(made)
+    return made
 
 
 def _by_name(name: str, env_params: dict[str, Any], options: dict[str, Any]) -> Any:
@@ -177,6 +202,8 @@ def _with_rewards(env: Any, sticky_actions: float, mask_rewards: float, sign_rew
         number = isinstance(plain(value), int | float)
         check(number and 0.0 <= value <= 1.0, field, value, "a probability in [0, 1]")
     if sticky_actions > 0:
+        free = getattr(env, "legal_actions", None) is None
+        check(free, "sticky_actions", sticky_actions, f"0 for {env.name}, where the previous action may be illegal")
         env = StickyActions(env, float(sticky_actions))
     if mask_rewards > 0:
         env = MaskRewards(env, float(mask_rewards))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxrl_ext.envs.base import EnvStep
-from purejaxrl_ext.types import Array, Box, Discrete, PyTree
+from purejaxrl_ext.envs.base import EnvStep, no_action
+from purejaxrl_ext.spaces import Box, Discrete, MultiDiscrete, append_mask, mask_width
+from purejaxrl_ext.types import Array, PyTree, abstract_key
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Wrapper:
         return self.env.observation_shape
 
     @property
-    def action_space(self) -> Discrete | Box:
+    def action_space(self) -> Discrete | MultiDiscrete | Box:
         return self.env.action_space
 
     @property
@@ -39,6 +42,17 @@ class Wrapper:
     def fps(self) -> float:
         """Pictures a second."""
         return getattr(self.env, "fps", 30.0)
+
+    # Whether the wrapper's state is a pair, of the environment's and its own.
+    paired = False
+
+    @property
+    def legal_actions(self) -> Callable[[PyTree], Array] | None:
+        """The environment's, of a state of the wrapper's; None where all actions are legal."""
+        inner = getattr(self.env, "legal_actions", None)
+        if inner is None or not self.paired:
+            return inner
+        return lambda env_state: inner(env_state[0])
 
     def reset(self, key: Array) -> tuple[PyTree, Array]:
         return self.env.reset(key)
@@ -52,11 +66,11 @@ class StickyActions(Wrapper):
     """With probability ``probability`` the previous action (at an episode's start: 0) is done instead."""
 
     probability: float = 0.25
+    paired = True
 
     def reset(self, key: Array) -> tuple[PyTree, Array]:
         state, obs = self.env.reset(key)
-        space = self.action_space
-        return (state, jnp.zeros(space.shape, jnp.int32 if isinstance(space, Discrete) else jnp.float32)), obs
+        return (state, no_action(self.action_space)), obs
 
     def step(self, key: Array, env_state: PyTree, action: Array) -> EnvStep:
         env_key, sticky_key = jax.random.split(key)
@@ -116,6 +130,7 @@ class FrameStack(Wrapper):
     """
 
     size: int = 4
+    paired = True
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
@@ -140,6 +155,7 @@ class AppendTime(Wrapper):
 
     # Entries that need no normalising: see ``loops.base.first_normalizer``.
     appended = 1
+    paired = True
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
@@ -158,3 +174,78 @@ class AppendTime(Wrapper):
         state, time = env_state
         step = self.env.step(key, state, action)
         return step._replace(state=(step.state, time + 1), obs=self._observe(step.obs, time + 1))
+
+
+@dataclass(frozen=True)
+class FlattenObservation(Wrapper):
+    """Shows a tree of arrays (a dict, a tuple) as one vector: its leaves one after another, a dict's by name.
+
+    The vector has the dtype that holds all leaves: bool or uint8 where all are, float32 where they differ. A network that wants
+    the parts takes them back out with :meth:`tree`.
+
+    Example::
+
+        env = prx.make_env(Dungeon())           # its observation: {"map": uint8 [8, 8, 3], "health": float32 []}
+        parts = env.tree(obs)                   # of [..., 193]: {"map": [..., 8, 8, 3], "health": [...]}
+    """
+
+    @functools.cached_property
+    def _kinds(self) -> PyTree:
+        return jax.eval_shape(self.env.reset, abstract_key())[1]
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        return (sum(kind.size for kind in jax.tree.leaves(self._kinds)),)
+
+    def tree(self, obs: Array) -> PyTree:
+        """Vectors ``[..., D]`` as the tree that they were made of, its leaves ``[..., *shape]`` in the vector's dtype."""
+        kinds = jax.tree.leaves(self._kinds)
+        parts = jnp.split(obs, np.cumsum([kind.size for kind in kinds])[:-1].tolist(), axis=-1)
+        parts = [part.reshape(obs.shape[:-1] + kind.shape) for part, kind in zip(parts, kinds, strict=True)]
+        return jax.tree.unflatten(jax.tree.structure(self._kinds), parts)
+
+    def _flat(self, tree: PyTree) -> Array:
+        leaves = jax.tree.leaves(tree)
+        dtype = leaves[0].dtype if len({x.dtype for x in leaves}) == 1 else jnp.float32
+        return jnp.concatenate([x.astype(dtype).reshape(-1) for x in leaves])
+
+    def reset(self, key: Array) -> tuple[PyTree, Array]:
+        state, obs = self.env.reset(key)
+        return state, self._flat(obs)
+
+    def step(self, key: Array, env_state: PyTree, action: Array) -> EnvStep:
+        step = self.env.step(key, env_state, action)
+        return step._replace(obs=self._flat(step.obs))
+
+
+@dataclass(frozen=True)
+class AppendLegal(Wrapper):
+    """Appends the mask of legal actions to the observation, where :class:`~purejaxrl_ext.networks.Masked` looks for it.
+
+    ``make`` puts it around each environment that has ``legal_actions``, outside all other wrappers.
+    """
+
+    @property
+    def _num_masked(self) -> int:
+        return mask_width(self.env.observation_shape[:-1], self.action_space.n)
+
+    @property
+    def appended(self) -> int:
+        """Entries that need no normalising."""
+        return self._num_masked + getattr(self.env, "appended", 0)
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        *lead, last = self.env.observation_shape or (1,)
+        return (*lead, last + self._num_masked)
+
+    def _show(self, env_state: PyTree, obs: Array) -> Array:
+        return append_mask(obs, self.legal_actions(env_state))  # type: ignore[misc]
+
+    def reset(self, key: Array) -> tuple[PyTree, Array]:
+        state, obs = self.env.reset(key)
+        return state, self._show(state, obs)
+
+    def step(self, key: Array, env_state: PyTree, action: Array) -> EnvStep:
+        step = self.env.step(key, env_state, action)
+        return step._replace(obs=self._show(step.state, step.obs))

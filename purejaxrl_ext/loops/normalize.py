@@ -78,8 +78,8 @@ def normalize_obs(normalizer: Normalizer | tuple, obs: Array) -> Array:
 
 
 def _measured(stats: Statistics, obs: Array) -> Array:
-    """The entries that there are statistics of: the first ones of a vector."""
-    return obs[..., : stats.mean.shape[-1]] if stats.mean.ndim == 1 else obs
+    """The entries that there are statistics of: the first ones of the last axis."""
+    return obs[..., : stats.mean.shape[-1]] if stats.mean.ndim else obs
 
 
 def scale_rewards(

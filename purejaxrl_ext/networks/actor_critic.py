@@ -32,6 +32,7 @@ class ActorCritic(nn.Module):
             ``LOG_STD_BOUNDS``.
         together: compute equal torsos as one batched product, and both heads as another: half of an accelerator's kernels
             where all of the Output is wanted. Where it is not, XLA leaves out the half that nobody reads only without it.
+        action_sizes: of a ``"categorical"`` policy over several discrete actions at once, the number of each; (): one action.
         torso: makes a torso, ``(name=...) -> module``.
         shared_torso: one torso for both.
         initializer: as in :class:`Torso`; orthogonal heads have scale 0.01 (policy) and 1 (value).
@@ -46,6 +47,7 @@ class ActorCritic(nn.Module):
     initial_log_std: float = 0.0
     state_dependent_std: bool = False
     together: bool = False
+    action_sizes: tuple[int, ...] = ()
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -116,7 +118,8 @@ class ActorCritic(nn.Module):
     def _policy(self, out: Array, features: Array) -> Any:
         """The policy from its head's outputs ``[B, ...]``."""
         if self.policy == "categorical":
-            return policies.Categorical(out)
+            sizes = self.action_sizes
+            return policies.MultiCategorical(out, sizes) if sizes else policies.Categorical(out)
         if self.policy == "tanh_gaussian":
             loc, raw = jnp.split(out, 2, axis=-1)
             # Softplus shifted to be the first scale at 0; bounded below so that a density cannot become a spike.

@@ -26,8 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from purejaxrl_ext.errors import check
 from purejaxrl_ext.networks import short_axis
-from purejaxrl_ext.types import Array, Box, Discrete
+from purejaxrl_ext.types import Array, Box, Discrete, MultiDiscrete
 
 # Widths s_k and weights w_k of the normals whose mixture is sech²(u)/2: a least-squares fit of tanh and log cosh on [0, 14].
 _SECH_SQUARED = (
@@ -35,11 +36,29 @@ _SECH_SQUARED = (
     (0.021731387, 0.189497420, 0.383313811, 0.303074481, 0.095398522, 0.006984378),
 )
 
+# An illegal action's logit or value: its probability is exactly 0 beside any other, and no sum or slope with it overflows.
+ILLEGAL = -1e9
+
 
 class Categorical(struct.PyTreeNode):
     """Policy over ``A`` discrete actions; ``logits [..., A]``."""
 
     logits: Array
+
+
+class MultiCategorical(struct.PyTreeNode):
+    """Independent policies over K discrete actions of ``sizes``; ``logits [..., A]`` side by side, A their sum."""
+
+    logits: Array
+    sizes: tuple[int, ...] = struct.field(pytree_node=False)
+
+    def parts(self, noise: Array | float = 0.0) -> Array:
+        """Logits plus ``noise [..., A]``, an action each: ``[..., K, M]``, M the largest size, the rest ``ILLEGAL``."""
+        x, largest, ends = self.logits + noise, max(self.sizes), np.cumsum(self.sizes)[:-1].tolist()
+        lead = [(0, 0)] * (x.ndim - 1)
+        rows = jnp.split(x, ends, axis=-1)
+        padded = [jnp.pad(row, [*lead, (0, largest - row.shape[-1])], constant_values=ILLEGAL) for row in rows]
+        return jnp.stack(padded, axis=-2)
 
 
 class Gaussian(struct.PyTreeNode):
@@ -56,36 +75,64 @@ class TanhGaussian(struct.PyTreeNode):
     scale: Array
 
 
+# The policies over each kind of action.
+KINDS: dict[type, tuple[type, ...]] = {
+    Discrete: (Categorical,),
+    MultiDiscrete: (MultiCategorical,),
+    Box: (Gaussian, TanhGaussian),
+}
+
+
 def distribution(policy: Any) -> Any:
     """The distrax distribution of the actions as they are stored (for ``TanhGaussian``: before tanh)."""
     if isinstance(policy, Categorical):
         return distrax.Categorical(logits=policy.logits)
+    if isinstance(policy, MultiCategorical):
+        return distrax.Independent(distrax.Categorical(logits=policy.parts()), 1)
     return distrax.MultivariateNormalDiag(policy.loc, policy.scale)
 
 
-def noise(key: Array, shape: tuple[int, ...], space: Discrete | Box) -> Array:
+def noise(key: Array, shape: tuple[int, ...], space: Discrete | MultiDiscrete | Box) -> Array:
     """Randomness from which :func:`sample` makes actions: Gumbel ``[*shape, A]`` or normal ``[*shape, A]``."""
-    if isinstance(space, Discrete):
+    if not isinstance(space, Box):
         return jax.random.gumbel(key, (*shape, space.n), jnp.float32)
     return jax.random.normal(key, (*shape, *space.shape), jnp.float32)
 
 
-def uniform_actions(key: Array, shape: tuple[int, ...], space: Discrete | Box) -> Array:
+def uniform_actions(key: Array, shape: tuple[int, ...], space: Discrete | MultiDiscrete | Box) -> Array:
     """Random actions of leading ``shape`` as the environment takes them, within the span of the module's table."""
     if isinstance(space, Discrete):
         return jax.random.randint(key, shape, 0, space.n, jnp.int32)
+    if isinstance(space, MultiDiscrete):
+        sizes = np.asarray(space.sizes, np.int32).reshape((1,) * len(shape) + (-1,))
+        return jax.random.randint(key, (*shape, *space.shape), 0, sizes, jnp.int32)
     unit = jax.random.uniform(key, (*shape, *space.shape), jnp.float32)
     _, low, high = (x.reshape((1,) * len(shape) + x.shape) for x in _span(space))
     return jnp.clip(low + unit * (high - low), low, high)
 
 
+def legal_only(x: Array, legal: Array) -> Array:
+    """Logits or action values ``[..., A]``, those of illegal actions ``ILLEGAL``, whatever they were and without a slope.
+
+    Raises:
+        ValueError: no action is legal somewhere. In a compiled program such a row is NaN, by which a run counts as diverged;
+            after a termination, where no action follows, nothing reads it.
+    """
+    some = legal.any(axis=-1, keepdims=True)
+    if not isinstance(some, jax.core.Tracer):
+        check(bool(some.all()), "legal", "none", "at least one action in each state")
+    return jnp.where(some, jnp.where(legal, x, jnp.asarray(ILLEGAL, x.dtype)), jnp.nan)
+
+
 def sample(policy: Any, noise: Array | None) -> Array:
-    """Action ``[...]`` int32 or ``[..., A]`` float32 from parameters and noise; the mode if ``noise`` is None.
+    """Action ``[...]`` int32, ``[..., K]`` int32 or ``[..., A]`` float32 from parameters and noise; the mode if ``noise`` is None.
 
     Categorical: argmax(logits + Gumbel), which has exactly the policy's distribution (Gumbel 1954; Maddison et al. 2014).
     """
     if isinstance(policy, Categorical):
         return short_axis.argmax(policy.logits if noise is None else policy.logits + noise)
+    if isinstance(policy, MultiCategorical):
+        return jnp.argmax(policy.parts(0.0 if noise is None else noise), axis=-1).astype(jnp.int32)
     return policy.loc if noise is None else policy.loc + policy.scale * noise
 
 
@@ -96,6 +143,8 @@ def log_prob(policy: Any, action: Array) -> Array:
             return short_axis.pick_entry(short_axis.log_softmax_entries(policy.logits), action)
         # The same number as distrax's, through a gather that vmap keeps cheap.
         return short_axis.pick(jax.nn.log_softmax(policy.logits), action)
+    if isinstance(policy, MultiCategorical):
+        return short_axis.pick(jax.nn.log_softmax(policy.parts()), action).sum(-1)
     base = distribution(policy).log_prob(action)
     return base - _log_tanh_slope(action).sum(-1) if isinstance(policy, TanhGaussian) else base
 
@@ -137,14 +186,17 @@ def variance(policy: Any) -> Array:
     """
     if isinstance(policy, Categorical):
         parameters = jax.nn.softmax(policy.logits)
+    elif isinstance(policy, MultiCategorical):
+        rows = jnp.split(policy.logits, np.cumsum(policy.sizes)[:-1].tolist(), axis=-1)
+        parameters = jnp.concatenate([jax.nn.softmax(row) for row in rows], axis=-1)
     else:
         parameters = jnp.concatenate([policy.loc, policy.scale], axis=-1)
     return jnp.var(parameters.reshape(-1, parameters.shape[-1]), axis=0).mean()
 
 
-def to_env(policy: Any, action: Array, space: Discrete | Box) -> Array:
+def to_env(policy: Any, action: Array, space: Discrete | MultiDiscrete | Box) -> Array:
     """The action as the environment takes it: within its bounds, each entry as the module's table says."""
-    if isinstance(space, Discrete):
+    if not isinstance(space, Box):
         return action
     if isinstance(policy, TanhGaussian):
         action = jnp.tanh(action)

@@ -61,7 +61,7 @@ class DistributionBatch(struct.PyTreeNode):
 
 def successor(output: Output) -> Output:
     """What targets need at the next state."""
-    return Output(q_values=output.q_values, returns=output.returns)
+    return Output(q_values=output.q_values, returns=output.returns, legal=output.legal)
 
 
 def of_action(returns: Array, action: Array) -> Array:

@@ -27,6 +27,7 @@ from flax import struct
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.networks import short_axis
 from purejaxrl_ext.rules import returns
+from purejaxrl_ext.spaces import uniform_legal
 from purejaxrl_ext.types import Array, Metrics, OptimizerHparams, Output, Rollout, Rule, hparam
 
 
@@ -85,13 +86,16 @@ def noise(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def act(output: Output, noise: Array | None, hparams: QHparams, env_steps: Array) -> Array:
-    """ε-greedy actions ``[...]`` int32 from ``q_values [..., A]``; greedy where ``noise`` is None."""
+    """ε-greedy actions ``[...]`` int32 from ``q_values [..., A]``, legal ones alone; greedy where ``noise`` is None."""
     q_values = output.q_values
     greedy = short_axis.argmax(q_values)
     if noise is None:
         return greedy
-    num_actions = q_values.shape[-1]
-    anything = jnp.minimum((noise[..., 1] * num_actions).astype(jnp.int32), num_actions - 1)
+    if isinstance(output.legal, jax.Array):
+        anything = uniform_legal(noise[..., 1], output.legal)
+    else:
+        num_actions = q_values.shape[-1]
+        anything = jnp.minimum((noise[..., 1] * num_actions).astype(jnp.int32), num_actions - 1)
     return jnp.where(noise[..., 0] < epsilon(hparams, env_steps), anything, greedy)
 
 
@@ -137,8 +141,9 @@ def expected_sarsa_targets(rollout: Rollout, hparams: QHparams) -> QBatch:
     eps = epsilon(hparams, rollout.env_steps)
 
     def under_policy(next_output: Output, next_online: Output) -> Array:
-        q_values = next_output.q_values
-        return (1.0 - eps) * short_axis.largest(q_values) + eps * q_values.mean(axis=-1)
+        q_values, legal = next_output.q_values, next_output.legal
+        mean = q_values.mean(axis=-1, where=legal if isinstance(legal, jax.Array) else None)
+        return (1.0 - eps) * short_axis.largest(q_values) + eps * mean
 
     return targets(rollout, hparams, bootstrap=under_policy)
 
@@ -163,8 +168,13 @@ def huber(error: Array, delta: Array | float) -> Array:
 
 
 def loss(output: Output, batch: QBatch, hparams: QHparams) -> tuple[Array, Metrics]:
-    """Mean over ``[B]`` of weight · huber(Q_θ(s, a) − y); metrics: ``td_error`` ``[B]``, |Q − y|."""
+    """Mean over ``[B]`` of weight · huber(Q_θ(s, a) − y); metrics: ``td_error`` ``[B]``, |Q − y|.
+
+    Of an illegal action, which random steps before training may hold, the error is 0: it has no value to learn.
+    """
     error = chosen(output.q_values, batch.action) - batch.target
+    if isinstance(output.legal, jax.Array):
+        error = jnp.where(chosen(output.legal, batch.action), error, 0.0)
     value = jnp.mean(batch.weight * huber(error, hparams.huber_delta))
     return value, {"td_error": jnp.abs(error)}
 

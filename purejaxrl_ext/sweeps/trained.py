@@ -25,7 +25,7 @@ from purejaxrl_ext.envs.base import settle
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.loops.evaluate import evaluate
 from purejaxrl_ext.sweeps import dims as dimensions
-from purejaxrl_ext.sweeps import results, states
+from purejaxrl_ext.sweeps import play, results, states
 from purejaxrl_ext.sweeps.sweep import load_state
 from purejaxrl_ext.types import Algorithm, Array, PyTree, State, abstract_key
 
@@ -187,6 +187,41 @@ class Policy:
         """
         render.check_path(path)  # before the episode, which may take a while
         return render.gif(self.frames(key, max_steps), path, fps or render.frame_rate(self.env))
+
+    def play(
+        self,
+        env: Any,
+        num_episodes: int = 1,
+        seed: int = 0,
+        path: str | Path | None = None,
+        max_steps: int | None = None,
+        fps: float | None = None,
+    ) -> play.Played:
+        """Act in an environment of Gymnasium's, which is stepped from Python, and not in the policy's own.
+
+        It sees through the wrappers of its own: a stack of frames, the time, a mask of legal actions, which comes from
+        ``info["action_mask"]`` where there is one. Sticky actions and changed rewards are not brought along.
+
+        Args:
+            env: from ``gymnasium.make``; one made with ``render_mode="human"`` shows itself.
+            num_episodes: how many.
+            seed: of the first episode; the others have the next ones. Of the sampling too, unless the policy is greedy.
+            path: a GIF to write, of an environment made with ``render_mode="rgb_array"``.
+            max_steps: cuts each episode; None: only the environment does.
+            fps: frames per second; None: what the environment says, or 30.
+
+        Returns:
+            returns and lengths of the episodes.
+
+        Raises:
+            ValueError: another action space, or observations of another shape, than the policy was trained with.
+
+        Example::
+
+            env = gymnasium.make("LunarLander-v3", render_mode="rgb_array")
+            policy.play(env, num_episodes=3, path="landing.gif").returns
+        """
+        return play.play(self, env, num_episodes, seed, path, max_steps, fps)
 
 
 class Best(NamedTuple):
