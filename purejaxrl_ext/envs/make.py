@@ -173,6 +173,11 @@ def make_env(
     made = _with_observations(made, observe, frame_stack, append_time)
     if getattr(made, "legal_actions", None) is not None:
         made = AppendLegal(made)
+    outermost = getattr(env, "resume", None) is None or made is env
+    allowed = (
+        "the outermost wrapper: what else wraps the environment goes inside it, make_env(name, ...) and then the tasks"
+    )
+    check(outermost, "env", getattr(env, "name", env), allowed)
     return made
 
 

@@ -69,7 +69,7 @@ def vec_step(
     entry = (taken - 1) % pool.obs.shape[0]
 
     def where_done(fresh: Array, going: Array) -> Array:
-        return jnp.where(done.reshape(done.shape + (1,) * (going.ndim - 1)), fresh[entry], going)
+        return jnp.where(done.reshape(done.shape + (1,) * (going.ndim - 1)), fresh, going)
 
     transition = Transition(
         reward=step.reward,
@@ -79,9 +79,14 @@ def vec_step(
         finished_return=jnp.where(done, returns, 0.0),
         finished_length=jnp.where(done, length, 0),
     )
+    begun = jax.tree.map(lambda x: x[entry], pool)
+    if getattr(env, "resume", None) is not None:
+        # What goes on from one episode to the next, such as which task it is.
+        begun = Pool(*jax.vmap(env.resume)(step.state, begun.env_state))
+    env_state, obs = jax.tree.map(where_done, tuple(begun), (step.state, step.obs))
     after = VecState(
-        env_state=jax.tree.map(where_done, pool.env_state, step.state),
-        obs=where_done(pool.obs, step.obs),
+        env_state=env_state,
+        obs=obs,
         episode_return=jnp.where(done, 0.0, returns),
         episode_length=jnp.where(done, 0, length),
     )

@@ -21,6 +21,7 @@ from purejaxrl_ext.loops.memory import FeedForward, Recurrent, Samples, adapt
 from purejaxrl_ext.networks import policies, short_axis
 from purejaxrl_ext.networks.structure import layers
 from purejaxrl_ext.rules.schedules import anneal
+from purejaxrl_ext.spaces import uniform_legal
 from purejaxrl_ext.types import Acted, Array, Learner, Metrics, Net, Output, PyTree, Rule, State, VecState
 
 
@@ -218,20 +219,26 @@ def first_normalizer(env: Environment, config: Any, key: Array) -> Any:
 def random_steps(
     env: Environment, vec_state: VecState, key: Array, num_steps: int, pool_size: int
 ) -> tuple[VecState, Array, Array, Any]:
-    """``num_steps`` steps of N environments under uniformly random actions: the environments after them, and
+    """``num_steps`` steps of N environments under uniformly random actions, legal ones alone: the environments after them, and
     observations, actions and transitions ``[T, N, ...]``."""
     num_envs = vec_state.episode_length.shape[0]
     pool_key, action_key, env_key = jax.random.split(key, 3)
     pool = reset_pool(env, pool_key, max(num_envs, pool_size))
-    actions = policies.uniform_actions(action_key, (num_steps, num_envs), env.action_space)
+    shape, legal = (num_steps, num_envs), getattr(env, "legal_actions", None)
+    if legal is None:
+        drawn = policies.uniform_actions(action_key, shape, env.action_space)
+    else:
+        drawn = jax.random.uniform(action_key, shape, jnp.float32)
 
     def step(carry: tuple, now: tuple) -> tuple[tuple, tuple]:
         vec_state, num_resets = carry
         action, keys = now
+        if legal is not None:
+            action = uniform_legal(action, jax.vmap(legal)(vec_state.env_state))
         after, transition, num_resets = vec_step(env, keys, vec_state, action, pool, num_resets)
-        return (after, num_resets), (vec_state.obs, transition)
+        return (after, num_resets), (vec_state.obs, action, transition)
 
     keys = jax.random.split(env_key, (num_steps, num_envs))
     first = (vec_state, jnp.zeros((), jnp.int32))
-    carry, (obs, transition) = packing.scan(step, first, (actions, keys), num_envs)
+    carry, (obs, actions, transition) = packing.scan(step, first, (drawn, keys), num_envs)
     return carry[0], obs, actions, transition

@@ -31,6 +31,10 @@ class Masked:
             raise AttributeError(name)
         return getattr(self.network, name)
 
+    def clone(self, **changes: Any) -> Masked:
+        """The same around the network with some fields changed."""
+        return Masked(self.network.clone(**changes), self.num_actions)
+
     def init(self, key: Array, obs: Array, *memory: Any) -> PyTree:
         """Fresh parameters of the network."""
         return self.network.init(key, split_mask(obs, self.num_actions, 1 + bool(memory))[0], *memory)

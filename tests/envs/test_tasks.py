@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from toys import Clock
 
+from purejaxrl_ext import envs
 from purejaxrl_ext.envs import check_env, make_env, tasks
 
 KEY = jax.random.key(0)
@@ -100,3 +101,20 @@ def test_what_cannot_follow_is_said():
         tasks.ActionPermutations(make_env("Pendulum-v1"))
     with pytest.raises(ValueError, match=r"task_steps=0.*at least 1"):
         tasks.Tasks(CLOCK, task_steps=0)
+
+
+def test_tasks_go_on_through_resets_of_a_loop():
+    """Two environments of 3-step episodes, 4 steps a task: in a loop tasks follow one another as :func:`lived` has them."""
+    env = make_env(tasks.Tasks(CLOCK, task_steps=4, num_tasks=3))
+    state, pool = envs.vec_reset(env, KEY, 2), envs.reset_pool(env, KEY, 6)
+    told, resets = [], jnp.zeros((), jnp.int32)
+    for _ in range(21):
+        told.append(np.asarray(state.env_state.task))
+        keys = jax.random.split(KEY, 2)
+        state, _, resets = envs.vec_step(env, keys, state, jnp.zeros(2, jnp.int32), pool, resets)
+    np.testing.assert_array_equal(np.asarray(told)[::3], [[task] * 2 for task in (0, 0, 1, 2, 0, 0, 1)])
+
+
+def test_tasks_are_the_outermost_wrapper():
+    with pytest.raises(ValueError, match="the outermost wrapper"):
+        make_env(tasks.Tasks(CLOCK, task_steps=4, num_tasks=3), append_time=True)
