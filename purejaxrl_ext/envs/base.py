@@ -123,8 +123,11 @@ def _check_members(env: Any) -> None:
             )
     check(isinstance(env.name, str), "name", env.name, "a string")
     shape = env.observation_shape
-    is_shape = isinstance(shape, tuple) and all(is_int(plain(size)) and size >= 0 for size in shape)
-    check(is_shape, "observation_shape", shape, "a tuple of ints, that of the one array that is observed")
+    # Of a tree it means nothing, and what reset gives is not known yet.
+    is_shape = shape is None or (isinstance(shape, tuple) and all(is_int(plain(size)) and size >= 0 for size in shape))
+    check(
+        is_shape, "observation_shape", shape, "a tuple of ints, that of the one array that is observed; None of a tree"
+    )
     _check_space(env.action_space)
     limit = env.time_limit
     ok = limit is None or (is_int(plain(limit)) and limit > 0)
@@ -162,28 +165,25 @@ def _check_begun(env: Any, begun: Any) -> None:
         count = f"{len(begun)} values" if isinstance(begun, tuple | list) else "one value"
         raise TypeError(f"environment {env.name!r}: reset must give (env_state, obs), got {count}")
     obs = begun[1]
-    if is_tree(obs):
-        leaves = jax.tree.leaves(obs)
-        if not leaves or not all(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves):
-            raise TypeError(f"environment {env.name!r}: obs must be an array or a tree of arrays, got {obs}")
+    many = is_tree(obs)
+    arrays = (jax.Array, np.ndarray) if many else (jax.Array, np.ndarray, np.generic, int, float)
+    if not all(isinstance(leaf, arrays) for leaf in jax.tree.leaves(obs) or [None]):
+        kind = f"a {type(obs).__name__}" + (f" of {', '.join(map(str, obs))}" if isinstance(obs, dict) else "")
+        raise TypeError(f"environment {env.name!r}: obs must be one array or a tree of arrays, got {kind}")
+    if many:
         return
-    if not isinstance(obs, jax.Array | np.ndarray | np.generic | int | float):
-        raise TypeError(
-            f"environment {env.name!r}: reset must give (env_state, obs) and obs be an array or a tree of arrays, got a "
-            f"{type(obs).__name__}"
-        )
     got = jnp.asarray(obs)
     if not any(jnp.issubdtype(got.dtype, kind) for kind in _NUMBERS):
         raise TypeError(f"environment {env.name!r}: obs must be numbers or bools, got {got.dtype}")
-    if got.shape != tuple(env.observation_shape):
+    if env.observation_shape is None or got.shape != tuple(env.observation_shape):
         raise ValueError(
             f"environment {env.name!r}: observation_shape={env.observation_shape}, but reset gives {got.shape}"
         )
 
 
 def is_tree(obs: Any) -> bool:
-    """Whether the shapes of an observation are those of several arrays, not of one."""
-    return not isinstance(obs, jax.ShapeDtypeStruct)
+    """Whether an observation, or the shapes of one, is of several arrays, not of one."""
+    return not jax.tree_util.treedef_is_leaf(jax.tree.structure(obs))
 
 
 def _check_legal(env: Any, state: PyTree) -> None:

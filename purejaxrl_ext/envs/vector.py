@@ -80,9 +80,10 @@ def vec_step(
         finished_length=jnp.where(done, length, 0),
     )
     begun = jax.tree.map(lambda x: x[entry], pool)
-    if getattr(env, "resume", None) is not None:
+    resume = getattr(env, "resume", None)
+    if resume is not None:
         # What goes on from one episode to the next, such as which task it is.
-        begun = Pool(*jax.vmap(env.resume)(step.state, begun.env_state))
+        begun = Pool(*jax.vmap(resume)(step.state, begun.env_state))
     env_state, obs = jax.tree.map(where_done, tuple(begun), (step.state, step.obs))
     after = VecState(
         env_state=env_state,

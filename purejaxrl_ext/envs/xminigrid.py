@@ -39,7 +39,7 @@ def _xminigrid_make(name: str, params: tuple[tuple[str, Any], ...]) -> tuple[Any
             raise ValueError(unknown_name(f"env_params of xminigrid:{name}", key, OPTIONS))
         check(is_int(value) and value > 0, f"env_params[{key!r}]", value, "a positive int")
     env, default = xminigrid.make(name)
-    return env, default.replace(**dict(params)), TILES_REGISTRY.shape[:2]
+    return env, default.replace(**dict(params)), np.shape(TILES_REGISTRY)[:2]
 
 
 @dataclass(frozen=True)

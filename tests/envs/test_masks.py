@@ -182,3 +182,10 @@ def test_masks_that_do_not_fit():
         envs.make_env(Gate(action_space=prx.MultiDiscrete((2, 2))))
     with pytest.raises(ValueError, match="sticky_actions"):
         envs.make_env(Gate(), sticky_actions=0.25)
+
+
+def test_random_steps_are_legal():
+    """Those that fill the replay before training."""
+    ring = tiny("dqn", Gate(), prefill_steps=40).init(KEY).replay.transitions
+    n = ring.obs[:40, :4].argmax(-1)
+    assert (((ring.action[:40] - n) % 4) < 2).all()

@@ -55,8 +55,8 @@ class Wrong(Clock):
     ("env", "error", "words"),
     [
         (Wrong(what="int"), TypeError, ["clock", "observation", "int32", "float32"]),
-        (Wrong(what="dict"), TypeError, ["clock", "one array", "a dict of origin, time", "jnp.concatenate"]),
-        (Wrong(what="tuple"), TypeError, ["clock", "one array", "a tuple", "jnp.concatenate"]),
+        (Wrong(what="dict"), TypeError, ["clock", "structure", "origin", "time"]),
+        (Wrong(what="tuple"), TypeError, ["clock", "structure"]),
         (Wrong(what="list"), TypeError, ["clock", "one array", "a list"]),
         (Wrong(what="text"), TypeError, ["clock", "one array", "a str"]),
         (Wrong(what="complex"), TypeError, ["clock", "numbers", "complex64"]),

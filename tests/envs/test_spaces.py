@@ -122,7 +122,7 @@ def test_sizes_of_several_actions(sizes):
 def test_pixels_stay_bytes():
     """In the replay, in a rollout and at its end; the network sees them in [0, 1]."""
     made = tiny("dqn", Pixels(), conv_layers=(), time_limit_terminates=False)
-    ring = made.init(KEY).replay
+    ring = made.init(KEY).replay.transitions
     assert ring.obs.dtype == ring.next_obs.dtype == jnp.uint8
     made = tiny("ppo", Pixels(), conv_layers=())
     state = jax.eval_shape(made.init, KEY)
