@@ -64,6 +64,7 @@ THIRD_PARTY = (
     "ignore::DeprecationWarning:orbax.*",
     "ignore::DeprecationWarning:tensorflow_probability.*",
     "ignore::DeprecationWarning:tensorstore.*",
+    "ignore::DeprecationWarning:treescope.*",
     "ignore::UserWarning:orbax.*",
     "ignore:Brax System, piplines and environments are not actively being maintained:UserWarning",
     "ignore:Brax:DeprecationWarning",

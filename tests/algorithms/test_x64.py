@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CODE = """
 import jax
 import purejaxrl_ext as prx
@@ -32,6 +34,7 @@ assert logged["loss"] == logged["loss"]
 """
 
 
+@pytest.mark.thorough
 def test_each_algorithm_keeps_its_types():
     """So that a scan can carry its State; one runs as well."""
     env = {

@@ -189,6 +189,7 @@ def test_box_actions_have_their_bounds():
 # --- Brax ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_brax_truncates_terminates_and_resets_truly():
     """The raw environment: its limit truncates, a fall terminates, and each reset is a fresh state."""
     pytest.importorskip("brax")

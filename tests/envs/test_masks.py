@@ -1,13 +1,12 @@
 """Legal actions alone, from the environment's mask to policies, exploration and every maximum over Q."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import tiny
+from toys import Gate, tiny
 
 import purejaxrl_ext as prx
 from purejaxrl_ext import envs
@@ -17,33 +16,6 @@ from purejaxrl_ext.spaces import append_mask, split_mask, uniform_legal
 
 KEY = jax.random.key(0)
 LEGAL = jnp.array([[True, False, True, True], [False, True, False, False]])
-
-
-@dataclass(frozen=True)
-class Gate:
-    """A number n in 0 … 3 is shown; of four actions n and n + 1 (mod 4) are legal, and n + 1 is worth 1. An illegal action
-    costs 100, and the episode counts it in its return."""
-
-    name: str = "gate"
-    observation_shape: tuple[int, ...] = (4,)
-    action_space: Any = prx.Discrete(4)
-    time_limit: int | None = 8
-
-    def show(self, n: jax.Array) -> jax.Array:
-        return jax.nn.one_hot(n, 4)
-
-    def legal_actions(self, env_state: jax.Array) -> jax.Array:
-        ahead = (jnp.arange(4) - env_state) % 4
-        return ahead < 2
-
-    def reset(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        n = jax.random.randint(key, (), 0, 4)
-        return n, self.show(n)
-
-    def step(self, key: jax.Array, env_state: jax.Array, action: jax.Array) -> prx.EnvStep:
-        n = jax.random.randint(key, (), 0, 4)
-        reward = jnp.where(self.legal_actions(env_state)[action], (action - env_state) % 4 == 1, -100.0)
-        return prx.EnvStep(n, self.show(n), reward, jnp.zeros((), bool))
 
 
 # --- the mask's way ---------------------------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ def everything(algorithm="ppo", **settings):
     return tiny(algorithm, interventions=NAMES, **{"metrics_every": 0, "initializer": "fan_in"} | STRONG | settings)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_at_once_everywhere(kind):
     """One trace; the second update's end resets units, whose outgoing weights, moments and ages are 0; all weights clipped at
