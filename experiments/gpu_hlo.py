@@ -21,6 +21,7 @@ SIZES = {"pred": 1, "bf16": 2, "f16": 2, "token": 0}
 # What the functions that JAX loops over are called, in words.
 WORDS = {
     "env_step": "rollout step",
+    "minibatch": "minibatch",
     "one_step": "rollout step",
     "update_minbatch": "minibatch",
     "update_minibatch": "minibatch",
@@ -165,7 +166,7 @@ class Module:
 
     def label(self, loop: Instruction, body: str) -> str:
         """What a loop does: the function that it repeats, in words if it is a known one, and where it stands."""
-        stack = self.stack(loop.line)
+        stack = _unpacked(self.stack(loop.line))
         if not stack:
             name = re.search(r'op_name="([^"]*)"', loop.line)
             return name[1] if name else body
@@ -173,10 +174,15 @@ class Module:
         inside = Counter(
             next((name for name, *_ in calls[at - 1 :: -1] if not name.endswith(">")), function)
             for x in self.called(body)
-            if stack[0] in (calls := self.stack(x.line)) and (at := calls.index(stack[0]))
+            if stack[0] in (calls := _unpacked(self.stack(x.line))) and (at := calls.index(stack[0]))
         )
         repeated = (inside.most_common(1)[0][0] if inside else function).split(".")[-1].strip("_")
         return f"{WORDS.get(repeated, repeated)} ({_short(function)}, {file}:{line})"
+
+
+def _unpacked(calls: list[Place]) -> list[Place]:
+    """A stack without what packs a loop's arrays: who loops is whoever called it."""
+    return [call for call in calls if call[1] != "packing.py"]
 
 
 def count_launches(thunks: str, loops: Loop, branch: Callable = min) -> None:
