@@ -4,7 +4,7 @@ On an accelerator each array that a loop's body writes is a kernel of its own, w
 numbers; a step of CartPole would write twenty. Packed, it writes one or two. Numbers are moved, never converted: a packed
 loop gives the same bits.
 
-    words   leaves of 4 bytes a number, and a few of 1 byte, as columns of one uint32 array; a scalar as a column of equal numbers
+    words   leaves of 4 bytes a number, and a few of 1 byte, as columns of one int32 array; a scalar as a column of equal numbers
     bytes   leaves of 1 byte a number, as columns of one uint8 array
     alone   leaves that are wide, which pay for a kernel of their own and would cost a copy to take out again; and others
 """
@@ -69,7 +69,8 @@ class Packing(NamedTuple):
         return self.treedef.unflatten([leaves[i] for i in range(len(leaves))])
 
 
-_CARRIERS = {"words": jnp.uint32, "bytes": jnp.uint8}
+# Signed words: XLA 0.10 for GPUs cannot compile some fusions that reinterpret unsigned ones (PPO on images, 4 runs).
+_CARRIERS = {"words": jnp.int32, "bytes": jnp.uint8}
 
 
 def packing(tree: PyTree, length: int, wide: int = WIDE) -> Packing:
