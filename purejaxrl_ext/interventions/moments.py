@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from purejaxrl_ext.interventions.base import Context, is_due
 from purejaxrl_ext.networks.structure import Layer, networks, pick, replace_units, weights_of_units
-from purejaxrl_ext.types import Array, Learner, Net, PyTree
+from purejaxrl_ext.types import Array, Learner, Metrics, Net, PyTree
 
 
 class Ages(NamedTuple):
@@ -158,6 +159,27 @@ def renew_units(net: Net, learner: Learner, key: Array, found: Sequence[Layer], 
         params=replace_units(learner.params, net.init(key), found, chosen),
         opt_state=restart(learner.opt_state, learner.params, where),
     )
+
+
+def renew_where_due(
+    name: str,
+    net: Net,
+    learner: Learner,
+    context: Context,
+    every: Array,
+    choose: Callable[[Sequence[Layer]], Sequence[Array]],
+    then: Callable[[Learner], Learner] = lambda learner: learner,
+) -> tuple[Learner, Metrics]:
+    """:func:`renew_units` of what ``choose(layers)`` says, and ``then`` more, at the end of every so many updates; the metric
+    ``name`` is how many."""
+    found = net.layers(learner.params)
+
+    def change() -> tuple[Learner, Array]:
+        chosen = choose(found)
+        return then(renew_units(net, learner, context.key, found, chosen)), count(chosen)
+
+    learner, number = jax.lax.cond(is_due(context.update, every), change, lambda: (learner, jnp.zeros((), jnp.int32)))
+    return learner, {name: number.astype(jnp.float32)}
 
 
 def count(chosen: Sequence[Array]) -> Array:

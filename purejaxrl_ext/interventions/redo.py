@@ -14,28 +14,25 @@ old: the first step is then up to (1 − β₁) / √(1 − β₂) times Adam's.
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
+from collections.abc import Sequence
 
 from purejaxrl_ext.interventions import moments
-from purejaxrl_ext.interventions.base import Context, Intervention, is_due
+from purejaxrl_ext.interventions.base import Context, Intervention
 from purejaxrl_ext.networks import structure
+from purejaxrl_ext.networks.structure import Layer
 from purejaxrl_ext.representation.measures import scores
 from purejaxrl_ext.types import Array, Learner, Metrics, Net, PyTree, hparam
 
 
 def recycle(net: Net, learner: Learner, samples: PyTree, context: Context) -> tuple[Learner, Metrics]:
     """Begin dormant units anew where it is due; ``redo_units``: how many."""
-    params, found = learner.params, net.layers(learner.params)
 
-    def change() -> tuple[Learner, Array]:
-        output = net.evaluate(params, samples)[0]
-        dormant = [scores(x) <= context.hparams.redo_tau for x in structure.unit_outputs(output, found, params)]
-        return moments.renew_units(net, learner, context.key, found, dormant), moments.count(dormant)
+    def dormant(found: Sequence[Layer]) -> list[Array]:
+        output = net.evaluate(learner.params, samples)[0]
+        said = structure.unit_outputs(output, found, learner.params)
+        return [scores(x) <= context.hparams.redo_tau for x in said]
 
-    due = is_due(context.update, context.hparams.redo_every)
-    learner, count = jax.lax.cond(due, change, lambda: (learner, jnp.zeros((), jnp.int32)))
-    return learner, {"redo_units": count.astype(jnp.float32)}
+    return moments.renew_where_due("redo_units", net, learner, context, context.hparams.redo_every, dormant)
 
 
 REDO = Intervention(

@@ -9,6 +9,7 @@ optimiser was given, penalties and clipping included, so nothing is computed twi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +17,8 @@ import jax.numpy as jnp
 import optax
 
 from purejaxrl_ext.interventions import moments
-from purejaxrl_ext.interventions.base import Context, Intervention, is_due
-from purejaxrl_ext.networks.structure import get
+from purejaxrl_ext.interventions.base import Context, Intervention
+from purejaxrl_ext.networks.structure import Layer, get
 from purejaxrl_ext.types import Array, Learner, Metrics, Net, PyTree, hparam
 
 
@@ -56,17 +57,16 @@ def scores(total: Array) -> Array:
 
 def recycle(net: Net, learner: Learner, samples: PyTree, context: Context) -> tuple[Learner, Metrics]:
     """Begin units anew where it is due; ``regrama_units``: how many."""
-    found = net.layers(learner.params)
 
-    def change() -> tuple[Learner, Array]:
+    def still(found: Sequence[Layer]) -> list[Array]:
         grads = recorded(learner.opt_state, learner.params)
-        still = [scores(get(grads, layer.kernel)) <= context.hparams.regrama_tau for layer in found]
-        renewed = moments.renew_units(net, learner, context.key, found, still)
-        return renewed.replace(opt_state=forgotten(renewed.opt_state)), moments.count(still)
+        return [scores(get(grads, layer.kernel)) <= context.hparams.regrama_tau for layer in found]
 
-    due = is_due(context.update, context.hparams.regrama_every)
-    learner, count = jax.lax.cond(due, change, lambda: (learner, jnp.zeros((), jnp.int32)))
-    return learner, {"regrama_units": count.astype(jnp.float32)}
+    def forget(renewed: Learner) -> Learner:
+        return renewed.replace(opt_state=forgotten(renewed.opt_state))
+
+    every = context.hparams.regrama_every
+    return moments.renew_where_due("regrama_units", net, learner, context, every, still, forget)
 
 
 REGRAMA = Intervention(

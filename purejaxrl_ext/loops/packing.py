@@ -1,4 +1,4 @@
-"""Many small arrays side by side in a few: what a loop carries, what it leaves behind, and what an optimiser steps.
+"""Many small arrays side by side in a few: what a loop carries, what it leaves behind, and the samples of its minibatches.
 
 On an accelerator each array that a loop's body writes is a kernel of its own, whose launch takes longer than writing a few
 numbers; a step of CartPole would write twenty. Packed, it writes one or two. Numbers are moved, never converted: a packed
