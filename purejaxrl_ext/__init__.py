@@ -5,6 +5,7 @@ import importlib as _importlib
 from purejaxrl_ext import devices as _devices
 
 _devices.use_cores()
+_devices.use_one_blas_thread()
 _devices.use_compilation_cache()
 
 from purejaxrl_ext.algorithms import ALGORITHMS, Recipe, make

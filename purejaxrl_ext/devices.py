@@ -74,6 +74,17 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(base / "purejaxrl_ext" / "xla"))
 
 
+def use_one_blas_thread() -> None:
+    """Let LAPACK, which factorises matrices on a CPU, work in the thread that calls it; unless the user has chosen a number.
+
+    OpenBLAS else shares out each QR to threads of its own, which wait for each other by spinning. Where other work holds the cores
+    (other runs' devices, say) one of 512 × 64 was seen to take 660 ms of the clock instead of 0.7. It works until SciPy's
+    linear algebra is imported, which reads this once.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 _TARGET: str | None = None
 
 
