@@ -185,9 +185,7 @@ def make(name: str, entry: Entry, settings: dict[str, Any], algorithm: str = "pp
     import purejaxrl_ext as prx
 
     interventions = (name,) if entry.named else ()
-    return prx.make(
-        algorithm, "CartPole-v1", metrics_every=0, interventions=interventions, **entry.needs | settings
-    )
+    return prx.make(algorithm, "CartPole-v1", metrics_every=0, interventions=interventions, **entry.needs | settings)
 
 
 def rows(entries: dict[str, Entry], num_seeds: int) -> dict[str, Row]:
@@ -210,7 +208,11 @@ def measured_arms(num_seeds: int) -> dict[str, Arm]:
     import purejaxrl_ext as prx
     from purejaxrl_ext.representation import churn, measures
 
-    more = {"measures.units": measures.units, "measures.weights": measures.weights, "churn.update_churn": churn.update_churn}
+    more = {
+        "measures.units": measures.units,
+        "measures.weights": measures.weights,
+        "churn.update_churn": churn.update_churn,
+    }
     made = partial(prx.make, "ppo", "CartPole-v1", metrics_every=10)
     kinds = {"built in": made()} | {f"built in, `{name}`": made(metrics=(f,)) for name, f in more.items()}
     kinds["all of these and `watch`"] = made(metrics=tuple(more.values()), interventions=("watch",))
@@ -269,7 +271,9 @@ def goes_on(row: Row) -> bool:
         prx.resume(f"{folder}/x", total_steps=6 * steps, progress=False)
         sweep(out=f"{folder}/y", total_steps=6 * steps)
         return all(
-            same(*(prx.load_state(f"{folder}/{run}", seed=1, **({"arm": arm} if len(arms) > 1 else {})) for run in "xy"))
+            same(
+                *(prx.load_state(f"{folder}/{run}", seed=1, **({"arm": arm} if len(arms) > 1 else {})) for run in "xy")
+            )
             for arm in arms
         )
 

@@ -1,0 +1,183 @@
+"""Comparing fairly: the learning rate of every arm, and its coefficient, are chosen on some seeds, and what is reported comes from
+others.
+
+And the regime in which the studies of collapse compare: many small gradient steps on data that the policy keeps changing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+import purejaxrl_ext as prx
+from purejaxrl_ext.analysis import stats
+from purejaxrl_ext.representation.collapse import collapsed_since, excess_ratio
+
+# As far as two cores allow, the paper's: separate networks and optimisers, Adam's ε of 1e-8, uniform fan-in weights, minibatches
+# of 64. Dense layers in the place of convolutions.
+REGIME: dict[str, Any] = {
+    "num_envs": 8,
+    "num_steps": 128,
+    "num_minibatches": 16,
+    "conv_layers": (),
+    "hidden_sizes": (64, 64),
+    "activation": "relu",
+    "initializer": "fan_in",
+    "separate_optimizers": True,
+    "adam_eps": 1e-8,
+    "metrics_every": 5,
+}
+WIDTH = REGIME["hidden_sizes"][-1]
+# The arms of the paper's table of interventions, with its coefficients: what each changes of plain PPO.
+CHANGES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "pfo_last": {"feature_layers": "last", "feature_coef": 1.0},
+    "pfo_all": {"feature_layers": "all", "feature_coef": 10.0},
+    "adam_reset": {"interventions": ("adam_reset",)},
+    "equal_betas": {"adam_b1": 0.9, "adam_b2": 0.9},
+    "shared_trunk": {"shared_torso": True},
+}
+CHOOSING = 10_000  # the first of the seeds that choose: none of them reports
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Settings that every comparison has."""
+
+    learning_rates: tuple[float, ...] = (1e-3, 4e-3, 1.6e-2)
+    """that every arm chooses from; all are reported at the highest as well"""
+    num_seeds: int = 6
+    """seeds that are reported"""
+    choosing_seeds: int = 2
+    """further seeds, that choose"""
+    total_steps: int = 500_000
+    """environment steps of each run"""
+    last: float = 0.1
+    """share of training, at its end, that the tables are about"""
+    out: Path = Path("runs/comparison")
+    """where results go; what is there already is gone on with"""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is compared.
+
+    Attributes:
+        make: the algorithm, of its learning rate and whatever is in ``grid``.
+        grid: values of further settings that this arm chooses from.
+    """
+
+    make: Callable[..., prx.Algorithm]
+    grid: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
+class Compared(NamedTuple):
+    """What came out.
+
+    Attributes:
+        own: every arm at its own choice [arm, seed, update].
+        high: at its choice, but for the learning rate, which is the highest.
+        choice: the settings that each arm chose.
+        choosing: of each arm, the runs that chose.
+    """
+
+    own: xr.Dataset
+    high: xr.Dataset
+    choice: dict[str, dict[str, float]]
+    choosing: dict[str, xr.Dataset]
+
+
+def regime(change: str, env: Any, **settings: Any) -> Arm:
+    """One of the paper's arms in the regime; ``settings`` override both.
+
+    Raises:
+        ValueError: an unknown arm.
+    """
+    if change not in CHANGES:
+        raise ValueError(f"arm={change!r} is not allowed: one of {', '.join(CHANGES)}")
+    changes = CHANGES[change]
+    algorithm = "pfo" if "feature_coef" in changes else "ppo"
+    return Arm(partial(prx.make, algorithm, env, **REGIME | changes | settings))
+
+
+def compare(arms: Mapping[str, Arm], study: Comparison) -> Compared:
+    """Choose each arm's settings on some seeds, then train it with them on others.
+
+    Sweeps are in ``study.out`` / choose, own and high / the arm's name; those that are there are gone on with.
+    """
+    check(study)
+    choose = range(CHOOSING, CHOOSING + study.choosing_seeds)
+    high, own, at_high, choice, choosing = max(study.learning_rates), [], [], {}, {}
+    for name, arm in arms.items():
+        grid = {"learning_rate": list(study.learning_rates), **arm.grid}
+        ds = _trained(name, arm.make(), study.out / "choose", study, seeds=choose, grid=grid)
+        choosing[name], choice[name] = ds, best(ds, grid, study.last)
+        one = partial(_trained, name, study=study, seeds=range(study.num_seeds), grid=None)
+        own.append(one(algorithm=arm.make(**choice[name]), out=study.out / "own"))
+        same = choice[name]["learning_rate"] == high
+        of_high = arm.make(**choice[name] | {"learning_rate": high})
+        at_high.append(own[-1] if same else one(algorithm=of_high, out=study.out / "high"))
+    return Compared(xr.concat(own, "arm"), xr.concat(at_high, "arm"), choice, choosing)
+
+
+def check(study: Comparison) -> None:
+    """Raise ``ValueError`` where settings are not allowed."""
+    for name in ("num_seeds", "choosing_seeds"):
+        if getattr(study, name) < 1:
+            raise ValueError(f"{name}={getattr(study, name)} is not allowed: at least 1")
+    if not study.learning_rates or min(study.learning_rates) <= 0:
+        raise ValueError(f"learning_rates={study.learning_rates} is not allowed: at least one, all above 0")
+    if not 0.0 < study.last <= 1.0:
+        raise ValueError(f"last={study.last} is not allowed: it must be in (0, 1]")
+
+
+def _trained(name: str, algorithm: prx.Algorithm, out: Path, study: Comparison, seeds: range, grid: Any) -> xr.Dataset:
+    """The sweep of one arm: a new one, or the one that is there, to its end."""
+    arms, out = {name: algorithm}, out / name.replace(", ", "-")
+    if (out / "config.json").exists():
+        return prx.resume(out, arms=arms, seeds=list(seeds), total_steps=study.total_steps)
+    return prx.sweep(arms, out=out, seeds=list(seeds), grid=grid, total_steps=study.total_steps)
+
+
+def best(choosing: xr.Dataset, grid: Mapping[str, Sequence[float]], last: float) -> dict[str, float]:
+    """The cell of the grid with the highest mean return at the end of training; a run that diverged counts as the worst."""
+    scores = stats.scores(choosing, last=last).isel(arm=0)
+    mean = scores.fillna(scores.min()).mean("seed").transpose(*grid)
+    cell = np.unravel_index(int(np.argmax(mean.values)), mean.shape)
+    return {name: float(values[i]) for (name, values), i in zip(grid.items(), cell, strict=True)}
+
+
+def collapse_flags(dataset: xr.Dataset, width: int) -> xr.DataArray:
+    """Which runs ended collapsed (see ``representation.collapse``): bool over all dimensions but ``update``."""
+    of = [dataset[f"{name}_end"] for name in ("actor_rank", "actor_dead_units", "policy_variance")]
+    of = xr.broadcast(*of)
+    flags = np.isfinite(collapsed_since(*(x.transpose(..., "update").values for x in of), width=width))
+    return xr.zeros_like(of[0].isel(update=0, drop=True).transpose(...), bool).copy(data=flags)
+
+
+def end_excess_ratio(dataset: xr.Dataset) -> xr.DataArray:
+    """Each run's excess ratio at the end of training, over the updates at which it was measured."""
+    above, below = (dataset[name].transpose(..., "update") for name in ("ratio_above", "ratio_below"))
+    measured = above["update"].values[np.isfinite(dataset["actor_rank"]).any([d for d in above.dims if d != "update"])]
+    pair = [x.sel(update=measured).values for x in (above, below)]
+    return above.isel(update=0, drop=True).copy(data=excess_ratio(*pair, least=5))
+
+
+def interval_text(values: np.ndarray, center: str = "iqm", digits: int = 3) -> str:
+    """``estimate [low, high]`` over seeds, the last axis; "–" where no run has a number."""
+    middle, low, high = (float(x) for x in stats.bootstrap(np.asarray(values, float), center))
+    if not np.isfinite(middle):
+        return "–"
+    return f"{middle:.{digits}g} [{low:.{digits}g}, {high:.{digits}g}]"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table, its first column to the left."""
+    lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
