@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import scipy.stats
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from purejaxrl_ext.analysis import stats
 from purejaxrl_ext.analysis.panels import axis_label, dress, finish, heading, label, lines
-from purejaxrl_ext.errors import check
 
 LEAST = 5  # pairs of numbers that a rank correlation stands on, at least
 WIDE = 100.0  # a metric whose runs span more than this factor has a logarithmic axis
@@ -74,7 +74,7 @@ def scatter(dataset: xr.Dataset, x: str, y: str, *, path: str | Path | None = No
     tau = kendall(whole, x, y)
     figure = Figure(figsize=(5.6, 4.4), layout="constrained")
     panel = figure.subplots()
-    for line in lines(whole, stats.cells(whole), None if not stats.cells(whole) else stats.cells(whole)[0]):
+    for line in lines(whole, stats.cells(whole), next(iter(stats.cells(whole)), None)):
         runs, mean = whole.isel(line.cell), _finite(tau.isel(line.cell))
         told = f"{line.label}, τ = {mean.mean():.2f}" if len(mean) else line.label
         panel.plot(
@@ -112,7 +112,6 @@ def _finite(x: xr.DataArray) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
-def _scale(panel: object, values: np.ndarray) -> None:
-    check(hasattr(panel, "set_xscale"), "panel", panel, "one of matplotlib's axes")
+def _scale(panel: Axes, values: np.ndarray) -> None:
     if len(values) and values.min() > 0 and values.max() > WIDE * values.min():
-        panel.set_xscale("log")  # type: ignore[attr-defined]
+        panel.set_xscale("log")

@@ -1,0 +1,119 @@
+"""How studies compare: who chooses and who reports, the collapse flag of datasets, and the toy of the trust region."""
+
+import importlib
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from datasets import sweep_like
+
+import purejaxrl_ext as prx
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """A script as a module; what it does to uncaught exceptions is undone."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    return importlib.import_module
+
+
+def test_the_best_cell_is_of_the_mean_over_the_seeds_that_choose(script):
+    fair = script("fair")
+    grid = {"learning_rate": [0.1, 0.2], "l2_coef": [0.0, 1.0, 2.0]}
+    # One run at (0.2, 2) is the best of all, its mean is not; at (0.1, 2) one diverged, which counts as the worst.
+    values = np.array([[[[1.0, 1.0], [4.0, 4.0], [9.0, np.nan]], [[2.0, 2.0], [5.0, 3.9], [8.0, -1.0]]]])
+    ds = sweep_like(values, ["x"], list(grid.items()))
+    ds["diverged_at"] = ds["diverged_at"].where(np.isfinite(values), 3.0)
+    assert fair.best(ds, grid, 0.1) == {"learning_rate": 0.2, "l2_coef": 1.0}
+
+
+@pytest.mark.parametrize(("since", "flags"), [(10, [True, False]), (25, [False, False])])
+def test_flags_of_runs_that_ended_collapsed(script, since, flags):
+    fair = script("fair")
+    ds = sweep_like(np.zeros((1, 2)), ["ppo"])
+    update = np.arange(20)
+    gone = np.stack([update >= since, update == 10])[None]
+    numbers = {"actor_rank": (1.0, 40.0), "actor_dead_units": (64.0, 3.0), "policy_variance": (1e-6, 0.1)}
+    measured = np.where(update % 5 == 0, 1.0, np.nan)
+    dims = ("arm", "seed", "update")
+    ds = ds.assign({f"{k}_end": (dims, np.where(gone, *pair) * measured) for k, pair in numbers.items()})
+    np.testing.assert_array_equal(fair.collapse_flags(ds, 64).values, [flags])
+
+
+def test_excess_ratio_is_of_the_measured_updates_alone(script):
+    fair = script("fair")
+    ds = sweep_like(np.zeros((1, 1)), ["ppo"])
+    update, dims = np.arange(20), ("arm", "seed", "update")
+    measured = np.where(update % 2 == 0, 1.0, np.nan)
+    last = np.where(update == 18, 3.0, 2.0)
+    ds = ds.assign(
+        actor_rank=(dims, measured[None, None]),
+        ratio_above=(dims, (last * measured)[None, None]),
+        ratio_below=(dims, (0.5 * measured)[None, None]),
+    )
+    np.testing.assert_allclose(fair.end_excess_ratio(ds).values, [[6.0]])
+
+
+def test_the_regime_is_one_of_small_steps_and_arms_change_one_thing(script):
+    fair = script("fair")
+    plain, pfo = (
+        fair.regime("none", "CartPole-v1").make(),
+        fair.regime("pfo_all", "CartPole-v1").make(learning_rate=1e-2),
+    )
+    assert plain.name == "ppo" and plain.config.num_minibatches == 16 and plain.config.initializer == "fan_in"
+    assert pfo.name == "pfo" and float(pfo.hparams.feature_coef) == 10.0 and float(pfo.hparams.learning_rate) == 1e-2
+    assert fair.regime("shared_trunk", "CartPole-v1").make().config.shared_torso
+    with pytest.raises(ValueError, match="'pof' is not allowed: one of none, pfo_last"):
+        fair.regime("pof", "CartPole-v1")
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"num_seeds": 0}, "num_seeds=0"),
+        ({"choosing_seeds": 0}, "choosing_seeds=0"),
+        ({"learning_rates": ()}, "learning_rates"),
+        ({"last": 1.5}, "last=1.5"),
+    ],
+)
+def test_bad_settings_of_a_comparison(script, settings, match):
+    fair = script("fair")
+    with pytest.raises(ValueError, match=match):
+        fair.check(fair.Comparison(**settings))
+
+
+@pytest.mark.thorough
+def test_the_study_of_collapse_chooses_on_other_seeds_than_it_reports(script, tmp_path, capsys):
+    collapse = script("collapse")
+    study = collapse.Collapse(
+        env="CartPole-v1", interventions=("none", "pfo_last"), few_epochs=1, many_epochs=2, learning_rates=(1e-3, 1e-2),
+        num_seeds=3, choosing_seeds=2, total_steps=6 * 1024, out=tmp_path / "x",
+    )  # fmt: skip
+    collapse.main(study)
+    said = capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "x" / "own").iterdir()} == {"none-1", "none-2", "pfo_last-2"}
+    choosing, own = (prx.load(tmp_path / "x" / part / "none-2") for part in ("choose", "own"))
+    assert not set(choosing["seed"].values) & set(own["seed"].values)
+    assert choosing["learning_rate"].size == 2 and own.sizes["seed"] == 3
+    assert said.count("| none, 2 |") == 4 and "0 of 3" in said
+    assert {path.name for path in (tmp_path / "x").glob("*.png")} == {
+        "curves.png", "boxes.png", "boxes_own.png", "ratio.png",
+    }  # fmt: skip
+    # Once more: nothing is trained, the same is said.
+    collapse.main(study)
+    again = capsys.readouterr().out
+    assert (
+        again[again.index("CartPole-v1,") : again.rindex("tables")]
+        == said[said.index("CartPole-v1,") : said.rindex("tables")]
+    )
+
+
+@pytest.mark.parametrize(
+    ("alpha", "x", "y"), [(3.0, (1.0, 1.102), (1.0, 1.258)), (-2.0, (0.942, 1.007), (0.984, 1.134))]
+)
+def test_the_toy_has_the_papers_ratios(script, alpha, x, y):
+    """Moalla et al. 2024, figure 5: clipping holds x while y's ratio leaves the range, and the other way round."""
+    toy = script("trust_region")
+    r = np.asarray(toy.ratios(alpha, jnp.array([0.515, -0.441]), 0.1, 1.5, 0.1, 20))
+    np.testing.assert_allclose([r[:, 0].min(), r[:, 0].max(), r[:, 1].min(), r[:, 1].max()], [*x, *y], atol=6e-4)
