@@ -34,7 +34,7 @@ def test_kendall_of_too_little_is_no_number():
 
 
 def test_a_box_is_the_quartiles_of_its_runs(tmp_path):
-    scores = np.array([[1.0, 2.0, 3.0, 4.0, 100.0], [10.0, 20.0, 30.0, 40.0, np.nan]])
+    scores = np.array([[1.0, 2.0, 3.0, 4.0, 200.0], [10.0, 20.0, 30.0, 40.0, np.nan]])
     ds = sweep_like(scores, ["ppo", "pfo"])
     ds = ds.assign(excess=xr.DataArray(scores * 1000, dims=("arm", "seed")))
     figure = distributions.boxes(ds, ["episode_return", "excess"], path=tmp_path / "boxes.png")
