@@ -17,7 +17,6 @@ import xarray as xr
 
 import purejaxrl_ext as prx
 from purejaxrl_ext.analysis import stats
-from purejaxrl_ext.representation.collapse import collapsed_since, excess_ratio
 
 # As far as two cores allow, the paper's: separate networks and optimisers, Adam's ε of 1e-8, uniform fan-in weights, minibatches
 # of 64. Dense layers in the place of convolutions.
@@ -151,33 +150,3 @@ def best(choosing: xr.Dataset, grid: Mapping[str, Sequence[float]], last: float)
     mean = scores.fillna(scores.min()).mean("seed").transpose(*grid)
     cell = np.unravel_index(int(np.argmax(mean.values)), mean.shape)
     return {name: float(values[i]) for (name, values), i in zip(grid.items(), cell, strict=True)}
-
-
-def collapse_flags(dataset: xr.Dataset, width: int) -> xr.DataArray:
-    """Which runs ended collapsed (see ``representation.collapse``): bool over all dimensions but ``update``."""
-    of = [dataset[f"{name}_end"] for name in ("actor_rank", "actor_dead_units", "policy_variance")]
-    of = xr.broadcast(*of)
-    flags = np.isfinite(collapsed_since(*(x.transpose(..., "update").values for x in of), width=width))
-    return xr.zeros_like(of[0].isel(update=0, drop=True).transpose(...), bool).copy(data=flags)
-
-
-def end_excess_ratio(dataset: xr.Dataset) -> xr.DataArray:
-    """Each run's excess ratio at the end of training, over the updates at which it was measured."""
-    above, below = (dataset[name].transpose(..., "update") for name in ("ratio_above", "ratio_below"))
-    measured = above["update"].values[np.isfinite(dataset["actor_rank"]).any([d for d in above.dims if d != "update"])]
-    pair = [x.sel(update=measured).values for x in (above, below)]
-    return above.isel(update=0, drop=True).copy(data=excess_ratio(*pair, least=5))
-
-
-def interval_text(values: np.ndarray, center: str = "iqm", digits: int = 3) -> str:
-    """``estimate [low, high]`` over seeds, the last axis; "–" where no run has a number."""
-    middle, low, high = (float(x) for x in stats.bootstrap(np.asarray(values, float), center))
-    if not np.isfinite(middle):
-        return "–"
-    return f"{middle:.{digits}g} [{low:.{digits}g}, {high:.{digits}g}]"
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table, its first column to the left."""
-    lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

@@ -30,7 +30,7 @@ def test_the_best_cell_is_of_the_mean_over_the_seeds_that_choose(script):
 
 @pytest.mark.parametrize(("since", "flags"), [(10, [True, False]), (25, [False, False])])
 def test_flags_of_runs_that_ended_collapsed(script, since, flags):
-    fair = script("fair")
+    compared = script("compared")
     ds = sweep_like(np.zeros((1, 2)), ["ppo"])
     update = np.arange(20)
     gone = np.stack([update >= since, update == 10])[None]
@@ -38,11 +38,11 @@ def test_flags_of_runs_that_ended_collapsed(script, since, flags):
     measured = np.where(update % 5 == 0, 1.0, np.nan)
     dims = ("arm", "seed", "update")
     ds = ds.assign({f"{k}_end": (dims, np.where(gone, *pair) * measured) for k, pair in numbers.items()})
-    np.testing.assert_array_equal(fair.collapse_flags(ds, 64).values, [flags])
+    np.testing.assert_array_equal(compared.collapse_flags(ds, 64).values, [flags])
 
 
 def test_excess_ratio_is_of_the_measured_updates_alone(script):
-    fair = script("fair")
+    compared = script("compared")
     ds = sweep_like(np.zeros((1, 1)), ["ppo"])
     update, dims = np.arange(20), ("arm", "seed", "update")
     measured = np.where(update % 2 == 0, 1.0, np.nan)
@@ -52,7 +52,7 @@ def test_excess_ratio_is_of_the_measured_updates_alone(script):
         ratio_above=(dims, (last * measured)[None, None]),
         ratio_below=(dims, (0.5 * measured)[None, None]),
     )
-    np.testing.assert_allclose(fair.end_excess_ratio(ds).values, [[6.0]])
+    np.testing.assert_allclose(compared.end_excess_ratio(ds).values, [[6.0]])
 
 
 def test_the_regime_is_one_of_small_steps_and_arms_change_one_thing(script):
