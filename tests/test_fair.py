@@ -117,3 +117,57 @@ def test_the_toy_has_the_papers_ratios(script, alpha, x, y):
     toy = script("trust_region")
     r = np.asarray(toy.ratios(alpha, jnp.array([0.515, -0.441]), 0.1, 1.5, 0.1, 20))
     np.testing.assert_allclose([r[:, 0].min(), r[:, 0].max(), r[:, 1].min(), r[:, 1].max()], [*x, *y], atol=6e-4)
+
+
+def test_every_intervention_that_ships_is_an_arm_that_can_be_made(script):
+    """A coefficient that an arm's grid names is a setting of its algorithm."""
+    study = script("interventions")
+    assert set(study.GRIDS) == set(prx.INTERVENTIONS) - {"watch"}
+    settings = study.Interventions(env="CartPole-v1", num_epochs=1)
+    for name in study.KNOWN:
+        arm = study.arm_of(name, settings)
+        algorithm = arm.make(learning_rate=1e-3, **{setting: values[0] for setting, values in arm.grid.items()})
+        for setting, values in arm.grid.items():
+            assert np.isclose(float(getattr(algorithm.hparams, setting)), values[0])
+    with pytest.raises(ValueError, match="only='redoo' is not allowed"):
+        study.arm_of("redoo", settings)
+
+
+def test_sensitivity_is_at_the_best_coefficient_for_each_rate(script):
+    study = script("interventions")
+    grid = [("learning_rate", [0.1, 0.2]), ("l2_coef", [0.0, 1.0])]
+    values = np.array([[[[1.0, 3.0], [4.0, 4.0]], [[7.0, 9.0], [5.0, 6.0]]]])
+    found = study.by_rate(sweep_like(values, ["x"], grid), 0.1)
+    np.testing.assert_allclose(found.transpose("learning_rate", "seed").values, [[4.0, 4.0], [7.0, 9.0]])
+    alone = study.by_rate(sweep_like(values[..., 0, :], ["x"], grid[:1]), 0.1)
+    np.testing.assert_allclose(alone.values, [[1.0, 3.0], [7.0, 9.0]])
+
+
+def test_the_features_share_of_churn(script):
+    churn = script("churn")
+    ds = sweep_like(np.array([[1.0, 2.0, 3.0, 4.0, 5.0]]), ["ppo"])
+    dims, share = ("arm", "seed", "update"), np.array([0.1, 0.3, 0.2, 0.5, 0.9])[None, :, None] * np.ones(20)
+    for part in churn.PARTS:
+        ds = ds.assign({f"update_{part}_churn_features": (dims, share), f"update_{part}_churn_head": (dims, 1 - share)})
+    np.testing.assert_allclose(churn.share(ds, "policy").values, share)
+    nothing = ds.assign({name: 0 * ds[name] for name in ds if "churn" in name})
+    assert np.isnan(churn.share(nothing, "value").values).all()
+    # Of 10 pairs of runs one has the higher share with the lower return.
+    assert churn.predicts(churn.with_shares(ds), "policy", 0.1).startswith("τ = 0.80")
+
+
+@pytest.mark.thorough
+def test_the_other_studies_run(script, tmp_path, capsys):
+    """With tiny settings, end to end; what they say is about the arms that there are."""
+    tiny = {"env": "CartPole-v1", "learning_rates": (1e-3, 1e-2), "num_seeds": 2, "choosing_seeds": 1, "num_epochs": 1}
+    tiny["total_steps"] = 6 * 1024
+    interventions, churn, sparse = (script(name) for name in ("interventions", "churn", "sparse"))
+    interventions.main(interventions.Interventions(**tiny, only=("none", "l2_init"), out=tmp_path / "i"))
+    said = capsys.readouterr().out
+    assert "Return by learning rate" in said and said.count("| l2_init |") == 5
+    churn.main(churn.Churn(**tiny, interventions=("none",), out=tmp_path / "c"))
+    assert "share of churn" in capsys.readouterr().out
+    sparse.main(sparse.Sparse(**tiny, masked=(0.9,), interventions=("none",), out=tmp_path / "s"))
+    assert "90% of rewards masked" in capsys.readouterr().out
+    figures = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")}
+    assert {"i/sensitivity.png", "c/shares.png", "s/masked-0.9/curves.png"} <= figures
