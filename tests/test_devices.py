@@ -62,14 +62,18 @@ print(ctypes.CDLL(found[0]).scipy_openblas_get_num_threads() if found else -1)
 """
 
 
-@pytest.mark.parametrize(("chosen", "threads"), [({}, 1), ({"OPENBLAS_NUM_THREADS": "2"}, 2), ({"OMP_NUM_THREADS": "2"}, 2)])
+@pytest.mark.parametrize(
+    ("chosen", "threads"), [({}, 1), ({"OPENBLAS_NUM_THREADS": "2"}, 2), ({"OMP_NUM_THREADS": "2"}, 2)]
+)
 def test_factorisations_have_one_thread_unless_the_user_says_so(chosen, threads):
-    """With more, each waits by spinning for threads whose cores are busy: a hundred times the time of the update that is measured."""
+    """With more, each waits by spinning for threads whose cores are busy: much longer than the update that is measured."""
     if devices.cores() < 2:
         pytest.skip("one core")
     names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "GOTO_NUM_THREADS")
     environment = {k: v for k, v in os.environ.items() if k not in names} | chosen
-    said = subprocess.run([sys.executable, "-c", THREADS], env=environment, capture_output=True, timeout=120, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", THREADS], env=environment, capture_output=True, timeout=120, check=True
+    )
     if int(said.stdout) == -1:
         pytest.skip("this SciPy brings no OpenBLAS")
     assert int(said.stdout) == threads
