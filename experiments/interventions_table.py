@@ -309,7 +309,8 @@ def line(name: str, entry: Entry, settings: Table) -> tuple[str, list[str]]:
     lines, files, bits, cost_off = ["–"] * 4
     if entry.named:
         intervention = prx.INTERVENTIONS[name]
-        lines = str(lines_of_code(Path(sys.modules[intervention.import_path.partition(":")[0]].__file__ or "")))
+        module = str(intervention.import_path).partition(":")[0]
+        lines = str(lines_of_code(Path(sys.modules[module].__file__ or "")))
         files = str(files_that_name(intervention))
     arms = row(name, entry, settings.num_seeds)
     after = take_turns([arm for arm in arms if arm is not None], settings)
