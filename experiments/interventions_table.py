@@ -1,13 +1,14 @@
 """What each intervention that ships takes: its code, bits that it changes when off, whether a stopped run goes on exactly, and the
 time of an update of PPO on CartPole, 8 seeds side by side, over the time of one without it. And what measuring costs.
 
-Every arm is compiled once, as a sweep compiles it. All arms take turns; of each the median over turns of its ratio to the plain
-arm's time in the same turn is shown. Time is the process's CPU time, which other work on the machine disturbs less than the clock.
+Every arm is compiled once, as a sweep compiles it. Plain, off and on take turns; the medians of their ratios within a turn are
+shown. Time is the process's CPU time, which other work on the machine disturbs less than the clock.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 import statistics
 import sys
 import tempfile
@@ -89,12 +90,14 @@ class Table:
 
     num_seeds: int = 8
     """seeds side by side"""
-    num_updates: int = 20
+    num_updates: int = 10
     """updates of each turn; a multiple of the 10 after which measures are due"""
     turns: int = 5
     """turns that all arms take"""
     only: tuple[str, ...] = ()
     """interventions to measure; default: all"""
+    measures: bool = True
+    """whether measures are measured too"""
     out: Path | None = None
     """a file for the table; else it is printed"""
 
@@ -188,19 +191,16 @@ def make(name: str, entry: Entry, settings: dict[str, Any], algorithm: str = "pp
     return prx.make(algorithm, "CartPole-v1", metrics_every=0, interventions=interventions, **entry.needs | settings)
 
 
-def rows(entries: dict[str, Entry], num_seeds: int) -> dict[str, Row]:
-    """All arms, compiled; what equals another is compiled once."""
-    nothing = Entry(named=False)
-    plain: dict[str, Arm] = {}
-    found = {}
-    for name, entry in entries.items():
-        base = {k: v for k, v in entry.needs.items() if k in LAYER_NORM}
-        if str(base) not in plain:
-            plain[str(base)] = Arm(make("", nothing, base), num_seeds)
-        off = None if entry.off is None else Arm(make(name, entry, entry.off), num_seeds)
-        found[name] = Row(plain[str(base)], off, Arm(make(name, entry, entry.on), num_seeds))
-        print(f"compiled {name}", file=sys.stderr, flush=True)
-    return found
+@functools.cache
+def plain_arm(layer_norm: bool, num_seeds: int) -> Arm:
+    """PPO without any intervention."""
+    return Arm(make("", Entry(named=False), LAYER_NORM if layer_norm else {}), num_seeds)
+
+
+def row(name: str, entry: Entry, num_seeds: int) -> Row:
+    """An entry's arms, compiled."""
+    off = None if entry.off is None else Arm(make(name, entry, entry.off), num_seeds)
+    return Row(plain_arm("layer_norm" in entry.needs, num_seeds), off, Arm(make(name, entry, entry.on), num_seeds))
 
 
 def measured_arms(num_seeds: int) -> dict[str, Arm]:
@@ -219,20 +219,19 @@ def measured_arms(num_seeds: int) -> dict[str, Arm]:
     return {name: Arm(algorithm, num_seeds) for name, algorithm in kinds.items()}
 
 
-def take_turns(arms: list[Arm], settings: Table) -> dict[int, Any]:
-    """Run them all; parameters of each, by its id, after the first turn, which is not counted."""
+def take_turns(arms: list[Arm], settings: Table) -> list[Any]:
+    """Run some arms in turn; the parameters of each after the first turn, which is not counted."""
     import jax
     import numpy as np
 
-    after = {}
+    after = []
     for arm in arms:
         arm.begin()
-        after[id(arm)] = jax.tree.map(np.asarray, arm.go_on(settings.num_updates).params)
+        after.append(jax.tree.map(np.asarray, arm.go_on(settings.num_updates).params))
         arm.seconds.clear()
-    for turn in range(settings.turns):
+    for _ in range(settings.turns):
         for arm in arms:
             arm.go_on(settings.num_updates)
-        print(f"turn {turn + 1} of {settings.turns}", file=sys.stderr, flush=True)
     return after
 
 
@@ -302,56 +301,60 @@ def taken_by(name: str, entry: Entry) -> tuple[str, list[str]]:
     return "all" if len(takers) == len(TAKERS) else ", ".join(takers), refusals
 
 
-def line(name: str, entry: Entry, row: Row, after: dict[int, Any]) -> tuple[str, list[str]]:
+def line(name: str, entry: Entry, settings: Table) -> tuple[str, list[str]]:
     """A row of the table, and refusals."""
     import purejaxrl_ext as prx
     from purejaxrl_ext.sweeps import program
 
-    lines, files = "–", "–"
+    lines, files, bits, cost_off = ["–"] * 4
     if entry.named:
         intervention = prx.INTERVENTIONS[name]
-        lines = str(lines_of_code(Path(sys.modules[intervention.import_path.partition(":")[0]].__file__ or "")))
+        module = str(intervention.import_path).partition(":")[0]
+        lines = str(lines_of_code(Path(sys.modules[module].__file__ or "")))
         files = str(files_that_name(intervention))
-    bits, cost_off = "–", "–"
-    if row.off is not None:
-        bits = str(bits_changed(after[id(row.plain)], after[id(row.off)]))
-        cost_off = ratio(row.off, row.plain)
-    programs = len({id(arm.program) for arm in (row.off or row.plain, row.on)})
+    arms = row(name, entry, settings.num_seeds)
+    after = take_turns([arm for arm in arms if arm is not None], settings)
+    cost_on = ratio(arms.on, arms.plain)
+    if arms.off is not None:
+        bits, cost_off = str(bits_changed(after[0], after[1])), ratio(arms.off, arms.plain)
+    programs = len({id(arm.program) for arm in (arms.off or arms.plain, arms.on)})
     compiled = program.program.cache_info().misses
-    exact = "yes" if goes_on(row) else "no"
+    exact = "yes" if goes_on(arms) else "no"
     # The sweeps above ran what was compiled before.
     programs += program.program.cache_info().misses - compiled
     takers, refusals = taken_by(name, entry)
-    cells = [f"`{name}`", lines, files, bits, exact, str(programs), cost_off, ratio(row.on, row.plain), takers]
+    cells = [f"`{name}`", lines, files, bits, exact, str(programs), cost_off, cost_on, takers]
     return "| " + " | ".join(cells) + " |", refusals
 
 
+def measuring(settings: Table) -> list[str]:
+    """The table of what measuring costs."""
+    plain, kinds = plain_arm(False, settings.num_seeds), measured_arms(settings.num_seeds)
+    take_turns([plain, *kinds.values()], settings)
+    rows = ["", "| measured every 10 updates | time over that of PPO that measures nothing |", "|:--|--:|"]
+    return rows + [f"| {name} | {ratio(arm, plain)} |" for name, arm in kinds.items()]
+
+
 def main(settings: Table) -> None:
-    """Compile, take turns, and write what was found."""
+    """Row by row, each said as soon as it is known."""
     began = time.perf_counter()
     unknown = [name for name in settings.only if name not in ENTRIES]
     if unknown:
         raise ValueError(f"only={unknown} is not allowed: it must be some of {', '.join(ENTRIES)}")
     entries = {name: entry for name, entry in ENTRIES.items() if not settings.only or name in settings.only}
-    table = rows(entries, settings.num_seeds)
-    measuring = measured_arms(settings.num_seeds)
-    arms = [arm for row in table.values() for arm in row if arm is not None]
-    after = take_turns(list({id(arm): arm for arm in (*arms, *measuring.values())}.values()), settings)
-    plain = next(row.plain for name, row in table.items() if not entries[name].needs)
     lines = [
         "| intervention | lines | files | bits changed when off | resumed exactly | programs of a sweep | off | on | taken by |",
         "|:--|--:|--:|--:|:--|--:|--:|--:|:--|",
     ]
     refusals: list[str] = []
-    for name, row in table.items():
-        text, refused = line(name, entries[name], row, after)
-        lines.append(text)
-        refusals += refused
-        print(text, file=sys.stderr, flush=True)
-    lines += ["", "| measured every 10 updates | time over that of PPO that measures nothing |", "|:--|--:|"]
-    lines += [f"| {name} | {ratio(arm, plain)} |" for name, arm in measuring.items()]
-    each = 1e3 * statistics.median(plain.seconds) / settings.num_updates
-    lines += ["", "Refusals:", "", *refusals, ""]
+    for name, entry in entries.items():
+        text, refused = line(name, entry, settings)
+        lines, refusals = [*lines, text], refusals + refused
+        print("\n".join([text, *refused]), file=sys.stderr, flush=True)
+    if settings.measures:
+        lines += measuring(settings)
+    each = 1e3 * statistics.median(plain_arm(False, settings.num_seeds).seconds) / settings.num_updates
+    lines += ["", *(["Refusals:", "", *refusals, ""] if refusals else [])]
     lines += [
         f"{settings.turns} turns of {settings.num_updates} updates. Plain PPO: {each:.1f} ms of CPU time per update of "
         f"{settings.num_seeds} seeds. All took {time.perf_counter() - began:.0f} s."

@@ -66,7 +66,7 @@ print(ctypes.CDLL(found[0]).scipy_openblas_get_num_threads() if found else -1)
     ("chosen", "threads"), [({}, 1), ({"OPENBLAS_NUM_THREADS": "2"}, 2), ({"OMP_NUM_THREADS": "2"}, 2)]
 )
 def test_factorisations_have_one_thread_unless_the_user_says_so(chosen, threads):
-    """With more, each waits by spinning for threads whose cores are busy: a hundred times the time of the update that is measured."""
+    """With more, each waits by spinning for threads whose cores are busy: much longer than the update that is measured."""
     if devices.cores() < 2:
         pytest.skip("one core")
     names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "GOTO_NUM_THREADS")

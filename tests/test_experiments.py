@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import purejaxrl_ext as prx
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 
 
@@ -59,6 +61,33 @@ def test_estimation_study(script, tmp_path, capsys, monkeypatch):
     assert (tmp_path / "study.pdf").read_bytes().startswith(b"%PDF")
     with pytest.raises(ValueError, match="num_seeds"):
         study.main(study.Study(num_seeds=0))
+
+
+def test_the_table_has_every_intervention_and_counts_its_code(script, tmp_path):
+    table = script("interventions_table")
+    assert {name for name, entry in table.ENTRIES.items() if entry.named} == set(prx.INTERVENTIONS)
+    for name, entry in table.ENTRIES.items():
+        if entry.named:
+            assert set(entry.off or {}) | set(entry.on) <= set(prx.INTERVENTIONS[name].hparams)
+    code = tmp_path / "code.py"
+    code.write_text(
+        '"""Two\nlines."""\n\nX = (\n    1,\n)  # a comment\n\n\ndef f():\n    """One."""\n    # why\n    return X\n'
+    )
+    assert table.lines_of_code(code) == 5
+    # Its own file, and the list of all.
+    assert table.files_that_name(prx.INTERVENTIONS["redo"]) == 2
+
+
+def test_the_table_counts_bits_and_says_who_refuses(script):
+    table = script("interventions_table")
+    one, other = ({"params": {"w": np.float32([1.0, x])}} for x in (2.0, np.nextafter(np.float32(2.0), 3.0)))
+    assert table.bits_changed(one, one | {"more": one}) == 0
+    assert table.bits_changed(one, other) == 1
+    takers, refusals = table.taken_by("spo", table.ENTRIES["spo"])
+    assert takers == "ppo, pfo"
+    assert len(refusals) == 2 and all("PPO or PFO" in said for said in refusals)
+    with pytest.raises(ValueError, match=r"only=\['l3'\] is not allowed: .*l2"):
+        table.main(table.Table(only=("l3",)))
 
 
 # --- command lines ---------------------------------------------------------------------------------------------------
