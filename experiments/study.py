@@ -1,39 +1,51 @@
-"""PPO against PFO: learning curves and representation curves over several seeds, ending in a table and figures."""
+"""Collapse at a glance: PPO with few and with many epochs, PFO with many, each at the learning rate that suits it.
+
+The regime is that of ``collapse.py``, many small gradient steps, which is the longer study: it sweeps the learning rates and has more
+arms. This one trains the three at the rates that were chosen there, and ends in a table and figures.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cli
+import fair
 from report import Report, run_and_report
 
 import purejaxrl_ext as prx
 
-TABLE = ("episode_return", "actor_rank", "actor_dead_units", "actor_preactivation_norm")
-FIGURE = (*TABLE, "policy_variance", "clip_fraction")
+TABLE = ("episode_return", "actor_rank_end", "actor_dead_units_end", "actor_preactivation_norm_end")
+FIGURE = (*TABLE, "policy_variance_end", "ratio_below")
 
 
 @dataclass(frozen=True)
 class Study(Report):
     """Settings of the study."""
 
-    env: str = "Breakout-MinAtar"
+    num_seeds: int = 6
+    """seeds of each arm"""
+    total_steps: int = 400_000
+    """environment steps of each run"""
+    env: str = "SpaceInvaders-MinAtar"
     """gymnax's name, or "brax:" and Brax's"""
-    num_envs: int = 64
+    few_epochs: int = 4
+    """passes over an update's data of PPO's first arm"""
+    many_epochs: int = 16
+    """passes of PPO's second arm and of PFO"""
+    learning_rates: tuple[float, float, float] = (1e-3, 1e-3, 1e-3)
+    """of PPO at few epochs, PPO at many, PFO at many"""
+    num_envs: int = fair.REGIME["num_envs"]
     """environments side by side"""
-    num_steps: int = 128
+    num_steps: int = fair.REGIME["num_steps"]
     """steps of each environment per update"""
-    num_epochs: int = 4
-    """passes over an update's data; more of them bring collapse on sooner"""
-    num_minibatches: int = 8
+    num_minibatches: int = fair.REGIME["num_minibatches"]
     """minibatches of a pass"""
     network: Literal["mlp", "default"] = "mlp"
     """dense layers on the flattened observation, or what the package takes for it (images: a CNN, slower on a CPU)"""
-    hidden_sizes: tuple[int, ...] = (64, 64)
+    hidden_sizes: tuple[int, ...] = fair.REGIME["hidden_sizes"]
     """widths of the dense layers"""
-    activation: Literal["relu", "tanh", "leaky_relu", "elu", "gelu", "silu"] = "relu"
-    learning_rate: float = 1e-3
+    activation: Literal["relu", "tanh", "leaky_relu", "elu", "gelu", "silu"] = fair.REGIME["activation"]
     entropy_coef: float = 0.01
     clip_eps: float = 0.2
     """clip range of PPO's ratio"""
@@ -41,37 +53,41 @@ class Study(Report):
     """PFO's coefficient"""
     feature_layers: Literal["last", "all"] = "last"
     """PFO's layers"""
-    metrics_every: int = 5
+    metrics_every: int = fair.REGIME["metrics_every"]
     """updates between measurements of the representation"""
 
 
-def main(study: Study) -> None:
-    """Train both arms and report."""
-    shared = {
-        "num_envs": study.num_envs,
-        "num_steps": study.num_steps,
-        "num_epochs": study.num_epochs,
-        "num_minibatches": study.num_minibatches,
-        "conv_layers": () if study.network == "mlp" else None,
-        "hidden_sizes": study.hidden_sizes,
-        "activation": study.activation,
-        "learning_rate": study.learning_rate,
-        "entropy_coef": study.entropy_coef,
-        "clip_eps": study.clip_eps,
-        "metrics_every": study.metrics_every,
+def arms_of(study: Study) -> dict[str, prx.Algorithm]:
+    """The three arms by their names."""
+    of_all = (
+        "num_envs",
+        "num_steps",
+        "num_minibatches",
+        "hidden_sizes",
+        "activation",
+        "entropy_coef",
+        "clip_eps",
+        "metrics_every",
+    )
+    shared: dict[str, Any] = fair.REGIME | {name: getattr(study, name) for name in of_all}
+    shared["conv_layers"] = () if study.network == "mlp" else None
+    pfo = {"feature_coef": study.feature_coef, "feature_layers": study.feature_layers}
+    kinds = (("ppo", study.few_epochs, {}), ("ppo", study.many_epochs, {}), ("pfo", study.many_epochs, pfo))
+    return {
+        f"{name}, {epochs} epochs": prx.make(name, study.env, num_epochs=epochs, learning_rate=rate, **shared | own)
+        for (name, epochs, own), rate in zip(kinds, study.learning_rates, strict=True)
     }
+
+
+def main(study: Study) -> None:
+    """Train the arms and report."""
     if study.network == "mlp" and not study.hidden_sizes:
         raise ValueError("hidden_sizes=() is not allowed: the study is about hidden layers")
     if study.metrics_every < 1:
         raise ValueError(f"metrics_every={study.metrics_every} is not allowed: the study is about what it measures")
-    arms = {
-        "ppo": prx.make("ppo", study.env, **shared),
-        "pfo": prx.make(
-            "pfo", study.env, **shared, feature_coef=study.feature_coef, feature_layers=study.feature_layers
-        ),
-    }
-    title = f"{study.env}: PPO and PFO"
-    run_and_report(arms, study, title, TABLE, FIGURE)
+    if study.few_epochs == study.many_epochs:
+        raise ValueError(f"few_epochs={study.few_epochs} is not allowed: another number than many_epochs")
+    run_and_report(arms_of(study), study, f"{study.env}: PPO and PFO", TABLE, FIGURE)
 
 
 if __name__ == "__main__":
