@@ -1,7 +1,7 @@
 """Collapse at a glance: PPO with few and with many epochs, PFO with many, each at the learning rate that suits it.
 
-The regime is that of ``collapse.py``, many small gradient steps, which is the longer study: it sweeps the learning rates and has more
-arms. This one trains the three at the rates that were chosen there, and ends in a table and figures.
+The regime is that of ``collapse.py``: many small gradient steps. That is the longer study; it sweeps the learning rates and has
+more arms. This one trains the three at the rates that were chosen there, and ends in a table and figures.
 """
 
 from __future__ import annotations
