@@ -171,3 +171,32 @@ def test_the_other_studies_run(script, tmp_path, capsys):
     assert "90% of rewards masked" in capsys.readouterr().out
     figures = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")}
     assert {"i/sensitivity.png", "c/shares.png", "s/masked-0.9/curves.png"} <= figures
+
+
+def test_returns_by_task(script):
+    continual = script("continual")
+    ds = sweep_like(np.zeros((2, 1)), ["ppo", "pfo"])
+    ramp = np.arange(20.0)[None, None] * np.array([1.0, 2.0])[:, None, None]
+    ds = ds.assign(episode_return=(("arm", "seed", "update"), ramp))
+    # Updates end at steps 1 … 20: those that end at 1 … 5 are the first task's.
+    found = continual.by_task(ds, 5).transpose("arm", "seed", "task").values
+    np.testing.assert_allclose(found[:, 0], [[2.0, 7.0, 12.0, 17.0], [4.0, 14.0, 24.0, 34.0]])
+
+
+@pytest.mark.thorough
+def test_the_continual_study(script, tmp_path, capsys):
+    """The oracle's parameters are fresh ones after its last task, plain PPO's are not; rewards of the return are whole."""
+    continual = script("continual")
+    study = continual.Continual(arms=("none", "oracle"), task_steps=2048, num_tasks=2, num_seeds=2, out=tmp_path / "x")
+    continual.main(study)
+    said = capsys.readouterr().out
+    assert "| none | " in said and "61.8 ± 6.9" in said and "task 2" in said
+    returns = prx.load(tmp_path / "x")["episode_return"].values
+    assert np.nanmin(returns) > 8.0
+    biases = [
+        np.abs(prx.load_state(tmp_path / "x", arm=arm, seed=1).params["params"]["actor_head"]["bias"]).max()
+        for arm in study.arms
+    ]
+    assert biases[0] > 0 and biases[1] == 0
+    with pytest.raises(ValueError, match="task_steps=0 is not allowed"):
+        continual.main(continual.Continual(task_steps=0))
