@@ -5,6 +5,7 @@ Their training alone is timed, as they vmap it over seeds, compiled ahead.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import sys
 import time
@@ -49,6 +50,9 @@ def main() -> None:
     job = json.loads(sys.stdin.readline())
     name, algorithm = job["peer"].partition("=")[0], job["algorithm"]
     settings = translate(name, algorithm, job["settings"])
+    version = importlib.metadata.version("gymnax")
+    if not version.startswith("0.0."):
+        raise ValueError(f"peers_python has gymnax {version}; {name} was written for 0.0.9")
     import jax  # not above: a mistake is told at once
     from bench_rejax import peak_memory
 

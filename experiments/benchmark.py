@@ -89,7 +89,7 @@ class Benchmark:
     purejaxql: Path | None = None
     """a checkout of github.com/mttga/purejaxql"""
     peers_python: Path = Path(sys.executable)
-    """a Python that has what those two need: gymnax before 0.1 or this project's, and flashbax for DQN"""
+    """a Python that has what those two need: gymnax 0.0.9, distrax, brax, and flashbax for DQN"""
     markdown: Path | None = None
     """write the table there as well"""
 
@@ -108,7 +108,8 @@ class Worker:
     """A process that compiles once and runs when told to."""
 
     def __init__(self, python: str, script: str, job: dict[str, Any]):
-        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": ""}
+        # Unfiltered, so that a traceback's last line is the error.
+        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": "", "JAX_TRACEBACK_FILTERING": "off"}
         # A file, not a pipe: a pipe that nobody reads would fill up and stop the process.
         self.errors = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115  (closed by close)
         self.process = subprocess.Popen(
