@@ -36,19 +36,19 @@ def main() -> None:
     jax.monitoring.register_event_duration_secs_listener(lambda event, seconds, **_: compiled.append(event))
     algorithm = prx.make(job["algorithm"], job["env"], **job["settings"])
 
-    def sweep(total_steps: int) -> float:
-        start = time.perf_counter()
+    def sweep(total_steps: int) -> tuple[float, float]:
+        start, cpu = time.perf_counter(), time.process_time()
         prx.sweep(algorithm, num_seeds=job["num_seeds"], total_steps=total_steps, progress=False)
-        return time.perf_counter() - start
+        return time.perf_counter() - start, time.process_time() - cpu
 
-    first, again = sweep(1), sweep(1)
+    (first, _), (again, _) = sweep(1), sweep(1)
     steps = algorithm.num_updates(job["total_steps"]) * algorithm.steps_per_update
     say(compile=first - again, steps=steps, device=jax.devices()[0].device_kind, version=jax.__version__)
     for _ in sys.stdin:
         compiled.clear()
-        seconds = sweep(job["total_steps"])
+        seconds, cpu = sweep(job["total_steps"])
         recompiled = sum("backend_compile" in event for event in compiled)
-        say(seconds=seconds, memory=peak_memory(), compiled=recompiled)
+        say(seconds=seconds, cpu=cpu, memory=peak_memory(), compiled=recompiled)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import time
 from typing import Any
 
 import jax
-from rejax import get_algo
 
 SAME = ("num_envs", "num_steps", "num_epochs", "num_minibatches", "batch_size")
 SAME += ("learning_rate", "max_grad_norm", "gamma", "gae_lambda", "clip_eps")
@@ -62,8 +61,17 @@ def say(**answer: Any) -> None:
     print("@" + json.dumps(answer), flush=True)
 
 
+def peak_memory() -> int:
+    """Bytes: of the device where it says so, else of this process."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return stats.get("peak_bytes_in_use", host)
+
+
 def main() -> None:
     """Compile once, then run once per line of standard input."""
+    from rejax import get_algo
+
     job = json.loads(sys.stdin.readline())
     settings = translate(job["algorithm"], job["settings"], job["total_steps"])
     algo = get_algo(job["algorithm"]).create(env=job["env"], **settings)
@@ -76,13 +84,10 @@ def main() -> None:
     steps = -(-job["total_steps"] // size) * size
     say(compile=compile_seconds, steps=steps, device=jax.devices()[0].device_kind, version=jax.__version__)
     for _ in sys.stdin:
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         jax.block_until_ready(train(keys))
-        seconds = time.perf_counter() - start
-        stats = jax.local_devices()[0].memory_stats() or {}
-        scale = 1 if sys.platform == "darwin" else 1024
-        host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-        say(seconds=seconds, memory=stats.get("peak_bytes_in_use", host), compiled=0)
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        say(seconds=seconds, cpu=cpu, memory=peak_memory(), compiled=0)
 
 
 if __name__ == "__main__":

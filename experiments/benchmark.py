@@ -1,7 +1,9 @@
-"""Compile time, run time, steps/s and peak memory of an algorithm, by number of seeds; against rejax where asked for.
+"""Compile time, run time, steps/s and peak memory of an algorithm, by number of seeds; against rejax, purejaxrl and purejaxql where
+asked for.
 
 Every contestant is a process of its own, without a compilation cache; their repeats take turns, so that what else the
-machine does falls on all alike. Compiling is timed apart: how much longer a first, one-update sweep takes.
+machine does falls on all alike; ratios are medians of each turn's. Compiling is timed apart: how much longer a first, one-update
+sweep takes. CPU seconds are of all of a process's threads; where other work takes the cores too they say more than the clock.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cli
 from rich.console import Console
@@ -52,6 +54,16 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 SETTINGS["pfo"] = SETTINGS["ppo"]
+SETTINGS["pqn"] = {
+    "num_envs": 32,
+    "num_steps": 64,
+    "num_epochs": 4,
+    "num_minibatches": 16,
+    "hidden_sizes": (128, 128),
+    "activation": "relu",
+    "layer_norm": True,
+    "learning_rate": 1e-4,
+}
 
 
 @dataclass(frozen=True)
@@ -72,15 +84,32 @@ class Benchmark:
     """also without the representation metrics"""
     rejax_python: Path | None = None
     """a Python that has rejax (0.1.3 needs gymnax 0.0.9, so an environment of its own)"""
+    purejaxrl: Path | None = None
+    """a checkout of github.com/luchris429/purejaxrl"""
+    purejaxql: Path | None = None
+    """a checkout of github.com/mttga/purejaxql"""
+    peers_python: Path = Path(sys.executable)
+    """a Python that has what those two need: gymnax 0.0.9, distrax, brax, and flashbax for DQN"""
     markdown: Path | None = None
     """write the table there as well"""
+
+
+class Contestant(NamedTuple):
+    """Who is timed: a name, the Python and the script that run it, its settings and, of a peer, its checkout."""
+
+    name: str
+    python: str
+    script: str
+    settings: dict[str, Any]
+    checkout: str = ""
 
 
 class Worker:
     """A process that compiles once and runs when told to."""
 
     def __init__(self, python: str, script: str, job: dict[str, Any]):
-        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": ""}
+        # Unfiltered, so that a traceback's last line is the error.
+        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": "", "JAX_TRACEBACK_FILTERING": "off"}
         # A file, not a pipe: a pipe that nobody reads would fill up and stop the process.
         self.errors = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115  (closed by close)
         self.process = subprocess.Popen(
@@ -134,15 +163,7 @@ def main(benchmark: Benchmark) -> None:
             raise ValueError(f"{name}={value} is not allowed: it must be at least 1")
     if not benchmark.num_seeds or min(benchmark.num_seeds) < 1:
         raise ValueError(f"num_seeds={benchmark.num_seeds} is not allowed: it must be numbers of at least 1")
-    contestants = [(OURS, sys.executable, "bench_ours.py", settings)]
-    if benchmark.metrics_cost:
-        contestants.append((PLAIN, sys.executable, "bench_ours.py", settings | {"metrics_every": 0}))
-    if benchmark.rejax_python is not None:
-        python = shutil.which(benchmark.rejax_python.expanduser())
-        if python is None:
-            raise ValueError(f"rejax_python={str(benchmark.rejax_python)!r} is not allowed: there is no such program")
-        contestants.append((REJAX, python, "bench_rejax.py", settings))
-
+    contestants = entrants(benchmark, settings)
     rows = []
     console = Console(stderr=True)
     for num_seeds in benchmark.num_seeds:
@@ -160,12 +181,38 @@ def main(benchmark: Benchmark) -> None:
         print(f"written to {benchmark.markdown}")
 
 
+def entrants(benchmark: Benchmark, settings: dict[str, Any]) -> list[Contestant]:
+    """Who takes part: this project first."""
+    contestants = [Contestant(OURS, sys.executable, "bench_ours.py", settings)]
+    if benchmark.metrics_cost:
+        contestants.append(Contestant(PLAIN, sys.executable, "bench_ours.py", settings | {"metrics_every": 0}))
+    if benchmark.rejax_python is not None:
+        python = found("rejax_python", benchmark.rejax_python)
+        contestants.append(Contestant(REJAX, python, "bench_rejax.py", settings))
+    for name, checkout in (("purejaxrl", benchmark.purejaxrl), ("purejaxql", benchmark.purejaxql)):
+        if checkout is None:
+            continue
+        if not (checkout.expanduser() / name).is_dir():
+            raise ValueError(f"{name}={str(checkout)!r} is not allowed: it must be a checkout, with a folder {name}")
+        python = found("peers_python", benchmark.peers_python)
+        contestants.append(Contestant(name, python, "bench_peers.py", settings, str(checkout.expanduser().resolve())))
+    return contestants
+
+
+def found(field: str, python: Path) -> str:
+    """The path of a program."""
+    path = shutil.which(python.expanduser())
+    if path is None:
+        raise ValueError(f"{field}={str(python)!r} is not allowed: there is no such program")
+    return path
+
+
 def compete(benchmark: Benchmark, contestants: list, num_seeds: int, console: Console) -> list[dict[str, Any]]:
     """All contestants at one number of seeds, their repeats interleaved."""
     workers: dict[str, Worker] = {}
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name, *_ in contestants}
+    results: dict[str, list[dict[str, Any]]] = {c.name: [] for c in contestants}
     try:
-        for name, python, script, settings in contestants:
+        for name, python, script, settings, checkout in contestants:
             console.print(f"{num_seeds} seeds, {name}: compiling")
             job = {
                 "algorithm": benchmark.algorithm,
@@ -173,26 +220,41 @@ def compete(benchmark: Benchmark, contestants: list, num_seeds: int, console: Co
                 "num_seeds": num_seeds,
                 "total_steps": benchmark.total_steps,
                 "settings": settings,
+                "peer": f"{name}={checkout}",
             }
             workers[name] = Worker(python, script, job)
         for repeat in range(benchmark.repeats):
             for name, worker in workers.items():
                 results[name].append(worker.once())
                 console.print(f"{num_seeds} seeds, {name}, run {repeat + 1}: {results[name][-1]['seconds']:.2f} s")
-        return [row(name, num_seeds, workers[name].compiled, results[name]) for name in workers]
+        return [
+            row(name, num_seeds, workers[name].compiled, results[name], results[OURS], workers[OURS].compiled["steps"])
+            for name in workers
+        ]
     finally:
         for worker in workers.values():
             worker.close()
 
 
-def row(name: str, num_seeds: int, compiled: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, Any]:
-    """A contestant's line of the table: medians, most memory."""
+def row(
+    name: str,
+    num_seeds: int,
+    compiled: dict[str, Any],
+    results: list[dict[str, Any]],
+    ours: list[dict[str, Any]],
+    steps: int,
+) -> dict[str, Any]:
+    """A contestant's line of the table: medians, most memory, and its seconds over ours of each turn, per step."""
+    per_step = compiled["steps"] / steps
     seconds = statistics.median(r["seconds"] for r in results)
     return {
         "name": name,
         "num_seeds": num_seeds,
         "compile": compiled["compile"],
         "seconds": seconds,
+        "cpu": statistics.median(r["cpu"] for r in results),
+        "slower": statistics.median(r["seconds"] / o["seconds"] for r, o in zip(results, ours, strict=True)) / per_step,
+        "slower_cpu": statistics.median(r["cpu"] / o["cpu"] for r, o in zip(results, ours, strict=True)) / per_step,
         "rate": num_seeds * compiled["steps"] / seconds,
         "memory": max(r["memory"] for r in results),
         "compiled_again": sum(r["compiled"] for r in results),
@@ -201,13 +263,17 @@ def row(name: str, num_seeds: int, compiled: dict[str, Any], results: list[dict[
     }
 
 
-def ratio(rows: list[dict[str, Any]], this: dict[str, Any]) -> str:
-    """Steps/s against the first contestant's at the same number of seeds."""
-    ours = next(r for r in rows if r["num_seeds"] == this["num_seeds"] and r["name"] == OURS)
-    return f"{ours['rate'] / this['rate']:.2f}"
-
-
-COLUMNS = ("seeds", "", "compile (s)", "run (s)", "env steps/s", "peak memory (MiB)", f"{OURS} is faster by")
+COLUMNS = (
+    "seeds",
+    "",
+    "compile (s)",
+    "run (s)",
+    "CPU s",
+    "env steps/s",
+    "peak memory (MiB)",
+    "ours is faster by",
+    "in CPU s by",
+)
 
 
 def cells(rows: list[dict[str, Any]]) -> list[list[str]]:
@@ -218,9 +284,10 @@ def cells(rows: list[dict[str, Any]]) -> list[list[str]]:
             r["name"],
             f"{r['compile']:.1f}",
             f"{r['seconds']:.2f}",
+            f"{r['cpu']:.2f}",
             f"{r['rate']:,.0f}",
             f"{r['memory'] / 2**20:,.0f}",
-            "" if r["name"] == OURS else ratio(rows, r),
+            *(("", "") if r["name"] == OURS else (f"{r['slower']:.2f}", f"{r['slower_cpu']:.2f}")),
         ]
         for r in rows
     ]

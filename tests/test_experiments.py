@@ -142,3 +142,24 @@ def test_a_directory_that_is_taken_advises_the_flag(script, tmp_path, monkeypatc
     monkeypatch.setattr(memory, "arms", lambda study, env: {})
     with pytest.raises(ValueError, match=r"--out .* is there already"):
         memory.main(memory.Study(out=tmp_path))
+
+
+def test_peers_that_cannot_do_the_same_work_are_an_error(script):
+    translate = script("bench_peers").translate
+    same = {"num_envs": 4, "hidden_sizes": [64, 64], "gamma": 0.9}
+    assert translate("purejaxrl", "ppo", same) == {"num_envs": 4}
+    with pytest.raises(
+        ValueError, match=r"hidden_sizes=\(32, 32\) is not allowed: purejaxrl has hidden_sizes=\(64, 64\)"
+    ):
+        translate("purejaxrl", "ppo", same | {"hidden_sizes": (32, 32)})
+    with pytest.raises(ValueError, match="env_steps_per_update must be num_envs"):
+        translate("purejaxrl", "dqn", {"num_envs": 4, "env_steps_per_update": 8})
+
+
+def test_a_ratio_is_the_median_of_each_turns(script):
+    row = script("benchmark").row
+    compiled = {"compile": 1.0, "steps": 100, "device": "cpu", "version": "0"}
+    ours = [{"seconds": s, "cpu": 1.0} for s in (1.0, 2.0, 4.0)]
+    theirs = [{"seconds": s, "cpu": 3.0, "memory": 1, "compiled": 0} for s in (2.0, 8.0, 8.0)]
+    line = row("peer", 2, compiled, theirs, ours, 50)
+    assert (line["slower"], line["slower_cpu"], line["seconds"]) == (1.0, 1.5, 8.0)  # twice as many steps

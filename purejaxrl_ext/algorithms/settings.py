@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import sys
 from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx, struct
+from flax import struct
 
 from purejaxrl_ext import networks
 from purejaxrl_ext.algorithms.config import ActorCriticConfig, NetworkConfig
@@ -168,7 +169,8 @@ def check_effect(config: Any, hparams: Any) -> None:
 def check_module(network: Any) -> None:
     """Raise ``ValueError`` where what is given as ``network`` cannot be one: an nnx module, a class, or what has no hash."""
     name = type(network).__name__
-    if isinstance(network, nnx.Module):
+    nnx = sys.modules.get("flax.nnx")  # There is no module of it that has not imported it.
+    if nnx is not None and isinstance(network, nnx.Module):
         how = "networks.Nnx(make), make being rngs -> module"
         raise ValueError(f"network {name} is an nnx.Module, which holds its own arrays: give purejaxrl_ext.{how}")
     check(not isinstance(network, type), "network", network, "a module, not a class")

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import importlib
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +23,39 @@ from purejaxrl_ext.types import Array, Box, Discrete, PyTree, abstract_key
 
 # It reads its images from the network when made.
 _NEEDS_DOWNLOAD = {"MNISTBandit-bsuite"}
+# What gymnax imports for its own drawing alone, and SciPy with it: most of the time that its import takes.
+_DRAWING = ("seaborn", "matplotlib.pyplot")
 _GRIDS = {"Catch-bsuite", "DeepSea-bsuite", "FourRooms-misc", "FrozenLake-misc", "MetaMaze-misc"}
 
 
 def _gymnax() -> Any:
     # Its import computes, after which neither devices nor other processes can be chosen: not before it is needed.
-    import gymnax
+    with _later(*_DRAWING):
+        import gymnax
 
     return gymnax
+
+
+class _Later(types.ModuleType):
+    """Stands for a module, which is imported when something of it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+@contextmanager
+def _later(*names: str) -> Iterator[None]:
+    """Inside, imports of these modules import nothing yet."""
+    standing_in = {name: _Later(name) for name in names if name not in sys.modules}
+    sys.modules.update(standing_in)
+    try:
+        yield
+    finally:
+        for name, module in standing_in.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
 
 
 @functools.cache

@@ -61,8 +61,7 @@ def measured(
     def measure() -> Metrics:
         part = sample()
         (start, batch), (end, _) = (loop.agent.evaluate(params, part) for params in (before, after))
-        logged = metrics.output_metrics(start)
-        logged |= {f"{k}_end": v for k, v in metrics.output_metrics(end).items()}
+        logged = metrics.outputs_metrics({"": start, "_end": end})
         logged |= loop.rule.diagnose(start, end, batch, hparams)
         for function in loop.metrics:
             logged |= function(loop.net, before, after, part, hparams)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-from flax import nnx
 
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.types import Array, Output, PyTree
+
+if TYPE_CHECKING:
+    # Its import takes a while, and few networks are written in it.
+    from flax import nnx
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Nnx:
 
     def init(self, key: Array, obs: Array) -> PyTree:
         """Fresh parameters, a tree of arrays."""
+        from flax import nnx
+
         split: Any = nnx.split(self.make(nnx.Rngs(key)), nnx.Param, ...)
         _, params, others = split
         kinds = sorted({type(leaf).__name__ for _, leaf in nnx.to_flat_state(others)})
@@ -52,6 +57,8 @@ class Nnx:
 
     def apply(self, params: PyTree, obs: Array) -> Output:
         """What the module says with these parameters."""
+        from flax import nnx
+
         graph, state = _skeleton(self.make)
         state = jax.tree.map(lambda x: x, state)  # A copy: it is written into.
         nnx.replace_by_pure_dict(state, params["params"])
@@ -61,4 +68,6 @@ class Nnx:
 @functools.lru_cache(maxsize=256)
 def _skeleton(make: Callable[[nnx.Rngs], nnx.Module]) -> tuple[Any, Any]:
     """The module without its arrays: its graph, and a state of shapes."""
+    from flax import nnx
+
     return nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))

@@ -20,7 +20,6 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,6 +84,9 @@ KINDS: dict[type, tuple[type, ...]] = {
 
 def distribution(policy: Any) -> Any:
     """The distrax distribution of the actions as they are stored (for ``TanhGaussian``: before tanh)."""
+    # Its import takes longer than those of all else: not before it is needed.
+    import distrax
+
     if isinstance(policy, Categorical):
         return distrax.Categorical(logits=policy.logits)
     if isinstance(policy, MultiCategorical):
@@ -162,6 +164,10 @@ def entropy(policy: Any) -> Array:
     """
     if isinstance(policy, Categorical) and short_axis.is_short(policy.logits):
         return -functools.reduce(jnp.add, [jnp.exp(x) * x for x in short_axis.log_softmax_entries(policy.logits)])
+    if isinstance(policy, Categorical):
+        return -_expected(log_p := jax.nn.log_softmax(policy.logits), log_p)
+    if isinstance(policy, MultiCategorical):
+        return -_expected(log_p := jax.nn.log_softmax(policy.parts()), log_p).sum(-1)
     base = distribution(policy).entropy()
     if not isinstance(policy, TanhGaussian):
         return base
@@ -176,7 +182,22 @@ def entropy(policy: Any) -> Array:
 
 def kl_divergence(old: Any, new: Any) -> Array:
     """KL(old ‖ new) ``[...]`` in nats; tanh is a bijection, so it leaves the divergence of its base unchanged."""
+    if isinstance(old, Categorical):
+        return _kl(old.logits, new.logits)
+    if isinstance(old, MultiCategorical):
+        return _kl(old.parts(), new.parts()).sum(-1)
     return distribution(old).kl_divergence(distribution(new))
+
+
+def _kl(old: Array, new: Array) -> Array:
+    log_p, log_q = jax.nn.log_softmax(old), jax.nn.log_softmax(new)
+    return _expected(log_p - log_q, log_p)
+
+
+def _expected(x: Array, log_p: Array) -> Array:
+    """Σ_a p_a x_a of ``[..., A]``, 0 where p_a is, whatever x_a."""
+    p = jnp.exp(log_p)
+    return jnp.sum(jnp.where(p == 0, 0.0, x) * p, axis=-1)
 
 
 def variance(policy: Any) -> Array:

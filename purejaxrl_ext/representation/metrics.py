@@ -4,6 +4,9 @@ appendix). Pure functions of a batch of features Φ ``[N, F]``, not centred.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,12 +95,27 @@ def representation_metrics(representation: Representation) -> Metrics:
 
 def output_metrics(output: Output) -> Metrics:
     """:func:`representation_metrics` of the actor and the critic, prefixed by which, and the policy's variance."""
+    return outputs_metrics({"": output})
+
+
+def outputs_metrics(outputs: Mapping[str, Output]) -> Metrics:
+    """:func:`output_metrics` of several outputs, by the suffix of their metrics' names.
+
+    What is alike in shape goes through one computation side by side, which compiles in a fraction of the time of several."""
+    alike: dict[Any, list[tuple[str, str, Representation]]] = {}
     metrics: Metrics = {}
-    for name, part in (("actor", output.actor), ("critic", output.critic)):
-        if isinstance(part, Representation):
-            metrics |= {f"{name}_{k}": v for k, v in representation_metrics(part).items()}
-    if output.policy != ():
-        metrics["policy_variance"] = policies.variance(output.policy)
+    for suffix, output in outputs.items():
+        for name, part in (("actor", output.actor), ("critic", output.critic)):
+            if isinstance(part, Representation):
+                kind = (part.features.shape, part.preactivations[-1].shape, part.activation)
+                alike.setdefault(kind, []).append((name, suffix, part))
+        if output.policy != ():
+            metrics[f"policy_variance{suffix}"] = policies.variance(output.policy)
+    for parts in alike.values():
+        last = [part.replace(preactivations=part.preactivations[-1:]) for _, _, part in parts]
+        found = jax.vmap(representation_metrics)(jax.tree.map(lambda *x: jnp.stack(x), *last))
+        for i, (name, suffix, _) in enumerate(parts):
+            metrics |= {f"{name}_{k}{suffix}": v[i] for k, v in found.items()}
     return metrics
 
 

@@ -14,7 +14,7 @@ import xarray as xr
 from purejaxrl_ext.devices import isolated
 from purejaxrl_ext.errors import check
 from purejaxrl_ext.sweeps import checkpoints, guards, states
-from purejaxrl_ext.sweeps.checkpoints import Arrays, ArraysHandler, folder
+from purejaxrl_ext.sweeps.checkpoints import FILE, folder, read
 from purejaxrl_ext.sweeps.plan import Plan, Wave
 from purejaxrl_ext.types import Algorithm, Array, State
 
@@ -134,6 +134,6 @@ def _pick_update(held: list[int], update: int | None) -> int:
 
 
 def _restored(path: Path, name: str, wave: Wave, update: int, algorithm: Algorithm, cells: int) -> State:
-    (file,) = (folder(path, name, wave.name) / str(update)).rglob(ArraysHandler.FILE)
+    (file,) = (folder(path, name, wave.name) / str(update)).rglob(FILE)
     target = checkpoints.like(checkpoints.one_run(algorithm), cells * wave.width)
-    return ArraysHandler().restore(file.parent, Arrays(target)).state
+    return read(file.parent, target).state

@@ -6,7 +6,6 @@ import json
 import shutil
 import warnings
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -14,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from flax import struct
 
 from purejaxrl_ext.algorithms.make import ALGORITHMS, make
@@ -71,52 +69,37 @@ class MismatchError(ValueError):
     """A checkpoint that is whole, but of another algorithm's State."""
 
 
-class ArraysHandler(ocp.AsyncCheckpointHandler):
-    """A pytree of host arrays as one ``arrays.npz``, each with a checksum.
-
-    Orbax's own handlers let process 0 alone write host arrays, and here every process writes its own runs'.
-    """
-
-    FILE = "arrays.npz"
-
-    async def async_save(self, directory: Any, args: Arrays) -> list[Any]:
-        """Write ``args.item`` in the background."""
-
-        async def write() -> None:
-            np.savez(str(directory / self.FILE), **entries(args.item))
-
-        return [ocp.future.CommitFutureAwaitingContractedSignals(write())]
-
-    def save(self, directory: Any, args: Arrays) -> None:
-        """Not used: orbax calls it only without a background."""
-        raise NotImplementedError("the manager saves in the background")
-
-    def restore(self, directory: Any, args: Arrays) -> PyTree:
-        """The arrays, shaped and named as in ``args.item``."""
-        with open(str(directory / self.FILE), "rb") as opened, np.load(opened) as file:
-            types = json.loads(str(file[TYPES])) if TYPES in file else {}
-            wanted = _types(args.item)
-
-            def read(path: Any, like: np.ndarray) -> np.ndarray:
-                name = jax.tree_util.keystr(path)
-                array, kind = file.get(name), types.get(name)
-                if array is not None and kind == like.dtype.name:
-                    array = array.view(like.dtype)
-                same = array is not None and (array.shape, array.dtype) == (like.shape, like.dtype)
-                if array is None or not same or kind != wanted.get(name):
-                    damaged = file.zip.testzip()
-                    if damaged is not None:
-                        raise zipfile.BadZipFile(f"{damaged} is not what was written")
-                    raise MismatchError(
-                        f"{directory} holds {_told(array, kind)} as {name}, and not {_told(like, wanted.get(name))}: it was "
-                        "written with other settings or by another version of purejaxrl_ext; it was left as it is"
-                    )
-                return array
-
-            return jax.tree_util.tree_map_with_path(read, args.item)
-
-
+FILE = "arrays.npz"
 TYPES = "types"  # the entry that says what bytes mean whose type NumPy's files have no name for
+
+
+def read(directory: Path, like: PyTree) -> PyTree:
+    """A checkpoint's arrays, shaped and named as in ``like``.
+
+    Raises:
+        MismatchError: they are others.
+    """
+    with open(str(directory / FILE), "rb") as opened, np.load(opened) as file:
+        types = json.loads(str(file[TYPES])) if TYPES in file else {}
+        wanted = _types(like)
+
+        def leaf(path: Any, like: np.ndarray) -> np.ndarray:
+            name = jax.tree_util.keystr(path)
+            array, kind = file.get(name), types.get(name)
+            if array is not None and kind == like.dtype.name:
+                array = array.view(like.dtype)
+            same = array is not None and (array.shape, array.dtype) == (like.shape, like.dtype)
+            if array is None or not same or kind != wanted.get(name):
+                damaged = file.zip.testzip()
+                if damaged is not None:
+                    raise zipfile.BadZipFile(f"{damaged} is not what was written")
+                raise MismatchError(
+                    f"{directory} holds {_told(array, kind)} as {name}, and not {_told(like, wanted.get(name))}: it was "
+                    "written with other settings or by another version of purejaxrl_ext; it was left as it is"
+                )
+            return array
+
+        return jax.tree_util.tree_map_with_path(leaf, like)
 
 
 def entries(tree: PyTree) -> dict[str, Any]:
@@ -149,14 +132,6 @@ def _told(array: np.ndarray | None, kind: str | None) -> str:
     return f"{array.dtype}{list(array.shape)}{of}"
 
 
-@ocp.args.register_with_handler(ArraysHandler, for_save=True, for_restore=True)
-@dataclass
-class Arrays(ocp.args.CheckpointArgs):
-    """What :class:`ArraysHandler` saves, or what it restores looks like."""
-
-    item: PyTree
-
-
 class Checkpoints:
     """The checkpoints of one wave of one arm: written in the background, atomically; the last ``keep`` stay.
 
@@ -166,24 +141,13 @@ class Checkpoints:
     """
 
     def __init__(self, path: Path, arm: str, wave: str, keep: int = 2, keep_every: int = 0):
+        # Orbax is imported by whoever saves something.
+        from purejaxrl_ext.sweeps import saving
+
         where = folder(path, arm, wave).absolute()
         where.mkdir(parents=True, exist_ok=True)
-        alone = ocp.options.MultiprocessingOptions()
-        if jax.process_count() > 1:
-            index = jax.process_index()
-            alone = ocp.options.MultiprocessingOptions(index, {index}, f"process{index}")
-        # Directories made in the background are waited for under names that all processes share: one that has its own removes
-        # what another still waits for.
-        at_once = ocp.options.AsyncOptions(create_directories_asynchronously=False)
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
-            keep_period=keep_every or None,
-            create=False,
-            multiprocessing_options=alone,
-            async_options=at_once,
-        )
         self.where, self.saved = where, False
-        self.manager = ocp.CheckpointManager(where, item_handlers=ArraysHandler(), options=options)
+        self.arrays, self.manager = saving.Arrays, saving.manager(where, keep, keep_every)
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -203,7 +167,7 @@ class Checkpoints:
         self.wait()  # Else two copies were held at once.
         rows = jax.tree.map(lambda x: np.array(x)[:num_runs], as_data(state.replace(update=())))
         snapshot = Snapshot(rows.replace(update=np.array(state.update)), np.array(diverged_at)[:num_runs])
-        self.manager.save(update, args=Arrays(snapshot))
+        self.manager.save(update, args=self.arrays(snapshot))
         self.saved = True
 
     def wait(self) -> None:
@@ -229,7 +193,7 @@ class Checkpoints:
         target = like(one, num_runs)
         for update in sorted(self.manager.all_steps(), reverse=True):
             try:
-                found = self.manager.restore(update, args=Arrays(target))
+                found = self.manager.restore(update, args=self.arrays(target))
                 if found.state.update != update:
                     raise ValueError(f"it holds update {found.state.update}")
                 return update, found
@@ -266,7 +230,7 @@ def folder(path: Path, arm: str, wave: str) -> Path:
 
 def is_whole(checkpoint: Path) -> bool:
     """Whether a checkpoint's file is there and has its end; what is between is checked when it is read."""
-    return any(zipfile.is_zipfile(file) for file in checkpoint.rglob(ArraysHandler.FILE))
+    return any(zipfile.is_zipfile(file) for file in checkpoint.rglob(FILE))
 
 
 def one_run(algorithm: Algorithm) -> State:

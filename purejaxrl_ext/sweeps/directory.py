@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 
 from purejaxrl_ext.sweeps import planning, results
 from purejaxrl_ext.sweeps.locks import hold
@@ -50,6 +49,8 @@ def meet(name: str) -> None:
     """Wait for the other processes, if there are any, however long they take."""
     everyone = set(range(jax.process_count()))
     if len(everyone) > 1:
+        import orbax.checkpoint as ocp
+
         # Named processes meet at the coordinator; without names they would meet in a computation on their devices, which
         # gives up after minutes. A barrier's name serves once.
         name = f"purejaxrl_ext {next(_MEETINGS)}: {name}"

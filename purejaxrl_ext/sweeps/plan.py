@@ -8,7 +8,6 @@ checkpointed and resumed; a block of seeds is what a process has to itself.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -22,7 +21,8 @@ from purejaxrl_ext.sweeps import checkpoints, results
 from purejaxrl_ext.sweeps import probes as probing
 from purejaxrl_ext.sweeps.arguments import TAKEN
 from purejaxrl_ext.sweeps.probes import GreedyReturn, Probe
-from purejaxrl_ext.types import Algorithm, PyTree, abstract_key
+from purejaxrl_ext.sweeps.program import outline
+from purejaxrl_ext.types import Algorithm, PyTree
 
 
 class Wave(NamedTuple):
@@ -156,15 +156,13 @@ class Plan:
         }
 
 
-@functools.lru_cache(maxsize=1024)
 def metric_names(algorithm: Algorithm, arm: str) -> tuple[str, ...]:
-    """What a step of an arm logs. Kept, since it takes tracing a step, and every wave asks.
+    """What a step of an arm logs.
 
     Raises:
         ValueError: a metric is no scalar, or the State after a step is of another structure.
     """
-    before = jax.eval_shape(algorithm.init, abstract_key())
-    after, logged = jax.eval_shape(algorithm.step, before)
+    before, after, logged = outline(algorithm)
     for name, x in logged.items():
         check(
             x.shape == (),

@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -26,6 +28,23 @@ CAPACITY = 256  # updates that a chunk's metric buffer holds
 NEVER = -1  # the update at which a run diverged that did not
 
 
+class Logged(struct.PyTreeNode):
+    """Metrics side by side: a loop writes all of an update's at once, and XLA compiles one write instead of dozens.
+
+    Attributes:
+        rows: ``[..., M]`` float32.
+        names: of the M.
+    """
+
+    rows: Array
+    names: tuple[str, ...] = struct.field(pytree_node=False)
+
+    @classmethod
+    def of(cls, logged: Metrics, names: tuple[str, ...]) -> Logged:
+        """An update's scalars."""
+        return cls(jnp.stack([jnp.asarray(logged[name], jnp.float32) for name in names]), names)
+
+
 class Program(NamedTuple):
     """Compiled functions of R runs.
 
@@ -33,7 +52,7 @@ class Program(NamedTuple):
 
     Attributes:
         init: ``(keys [R], hparams) -> State``.
-        chunk: ``(state, diverged_at [R], hparams, num_updates, last) -> (State, diverged_at, metrics [R, CAPACITY])``;
+        chunk: ``(state, diverged_at [R], hparams, num_updates, last) -> (State, diverged_at, Logged [R, CAPACITY, M])``;
             ``last`` is the run's last update. State and ``diverged_at`` are donated.
         state: shapes of its State.
         memory: bytes that it needs at most, on all devices together.
@@ -52,12 +71,14 @@ class SideBySide:
     Attributes:
         loop: of the algorithm; equal settings give the same object.
         axes: hparams with 0 where a value differs between runs, else None.
+        names: of what a step logs.
         devices: they split the runs, or share each.
         together: a device vmaps at most so many of its runs, one such group after another; 0: all.
     """
 
     loop: Any
     axes: Any
+    names: tuple[str, ...]
     devices: tuple
     together: int = 0
 
@@ -112,37 +133,35 @@ class SideBySide:
 
     def one(
         self, state: State, diverged_at: Array, hparams: PyTree, num_updates: Array, last: Array
-    ) -> tuple[State, Array, Metrics]:
-        """``num_updates`` updates of one run; its metrics lie in the first so many places of ``[CAPACITY]``."""
+    ) -> tuple[State, Array, Logged]:
+        """``num_updates`` updates of one run; its metrics lie in the first so many rows of ``[CAPACITY, M]``."""
 
         def measure(state: State) -> Array:
             return is_measured(state.update, last, self.loop.metrics_every)
 
-        logged = jax.eval_shape(lambda s: self.loop.step(s, hparams, measure(s))[1], state)
-        buffers = jax.tree.map(lambda x: jnp.full((CAPACITY, *x.shape), jnp.nan, x.dtype), logged)
-
-        def update(i: Array, carry: tuple[State, Array, Metrics]) -> tuple[State, Array, Metrics]:
-            state, diverged_at, buffers = carry
+        def update(i: Array, carry: tuple[State, Array, Logged]) -> tuple[State, Array, Logged]:
+            state, diverged_at, buffer = carry
             after, logged = self.loop.step(state, hparams, measure(state))
-            after, diverged_at, logged = isolate(state, after, diverged_at, logged)
-            return after, diverged_at, jax.tree.map(lambda b, x: b.at[i].set(x), buffers, logged)
+            after, diverged_at, row = isolate(state, after, diverged_at, logged["loss"], Logged.of(logged, self.names))
+            return after, diverged_at, buffer.replace(rows=buffer.rows.at[i].set(row.rows))
 
-        return jax.lax.fori_loop(0, num_updates, update, (state, diverged_at, buffers))
+        buffer = Logged(jnp.full((CAPACITY, len(self.names)), jnp.nan, jnp.float32), self.names)
+        return jax.lax.fori_loop(0, num_updates, update, (state, diverged_at, buffer))
 
-    def _vmapped(self, *arguments: Any) -> tuple[State, Array, Metrics]:
+    def _vmapped(self, *arguments: Any) -> tuple[State, Array, Logged]:
         in_axes, out_axes = (State.axes(), 0, self.axes, None, None), (State.axes(), 0, 0)
         return jax.vmap(self.one, in_axes=in_axes, out_axes=out_axes)(*arguments)
 
     def _groups(
         self, width: int, state: State, diverged_at: Array, hparams: PyTree, num_updates: Array, last: Array
-    ) -> tuple[State, Array, Metrics]:
+    ) -> tuple[State, Array, Logged]:
         """Groups one after another, the ``width`` runs of each side by side; alone, a run needs no vmap."""
         count, axes = diverged_at.shape[0], self.axes
         swept = {f.name: getattr(hparams, f.name) for f in dataclasses.fields(axes) if getattr(axes, f.name) == 0}
         shape = (count // width, width) if width > 1 else (count,)
         groups = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), (state.replace(update=()), diverged_at, swept))
 
-        def run(group: tuple[State, Array, dict]) -> tuple[State, Array, Metrics]:
+        def run(group: tuple[State, Array, dict]) -> tuple[State, Array, Logged]:
             function = self._vmapped if width > 1 else self.one
             state_of, diverged_of, swept_of = group
             whole = state_of.replace(update=state.update)
@@ -158,12 +177,12 @@ class SideBySide:
 
 
 @functools.lru_cache(maxsize=256)
-def program(loop: Any, axes: Any, devices: tuple, together: int, num_runs: int) -> Program:
+def program(loop: Any, axes: Any, names: tuple[str, ...], devices: tuple, together: int, num_runs: int) -> Program:
     """Compile for ``num_runs`` runs; arguments as of :class:`SideBySide`.
 
     ``num_runs`` must be a multiple of the devices' number, unless they share each run.
     """
-    runs = SideBySide(loop, axes, devices, together)
+    runs = SideBySide(loop, axes, names, devices, together)
     spec, state_specs, hparam_specs = runs.runs_spec, runs.state_specs, runs.hparam_specs
     init = runs.jit(runs.init, (spec, hparam_specs), state_specs)
     in_specs: tuple = (state_specs, spec, hparam_specs, P(), P())
@@ -173,8 +192,11 @@ def program(loop: Any, axes: Any, devices: tuple, together: int, num_runs: int) 
     hparams = _per_field(axes, jax.ShapeDtypeStruct((num_runs,), float32), jax.ShapeDtypeStruct((), float32))
     scalar, per_run = jax.ShapeDtypeStruct((), int32), jax.ShapeDtypeStruct((num_runs,), int32)
     state = init.eval_shape(keys, hparams)
-    compiled_init = init.lower(keys, hparams).compile()
-    compiled_chunk = chunk.lower(state, per_run, hparams, scalar, scalar).compile()
+    with ThreadPoolExecutor(1) as pool:
+        # XLA compiles the one while Python traces the other.
+        compiling = pool.submit(init.lower(keys, hparams).compile)
+        compiled_chunk = chunk.lower(state, per_run, hparams, scalar, scalar).compile()
+        compiled_init = compiling.result()
     memory = max(_peak(c) for c in (compiled_init, compiled_chunk)) * len(devices)
     return Program(compiled_init, compiled_chunk, state, memory)
 
@@ -184,7 +206,9 @@ def _per_field(axes: Any, batched: Any, shared: Any) -> Any:
     return jax.tree.map(lambda a: batched if a == 0 else shared, axes, is_leaf=lambda a: a is None)
 
 
-def isolate(before: State, after: State, diverged_at: Array, logged: Metrics) -> tuple[State, Array, Metrics]:
+def isolate(
+    before: State, after: State, diverged_at: Array, loss: Array, logged: Logged
+) -> tuple[State, Array, Logged]:
     """Keep a run's last finite values from the update on at which its loss or parameters are not finite.
 
     What it learned (weights, optimiser, statistics, what interventions keep) stays as it was before that update; its later metrics
@@ -193,11 +217,11 @@ def isolate(before: State, after: State, diverged_at: Array, logged: Metrics) ->
     Args:
         before, after: one run's State around an update.
         diverged_at: int32, the update at which it diverged, NEVER if it did not.
+        loss: the update's.
         logged: the update's metrics.
     """
-    finite = jnp.isfinite(logged["loss"])
-    for leaf in jax.tree.leaves(after.params):
-        finite = finite & jnp.isfinite(leaf).all()
+    # One test of all numbers: each is a program's kernel to compile and to run.
+    finite = jnp.isfinite(jnp.concatenate([loss[None], *(x.ravel() for x in jax.tree.leaves(after.params))])).all()
     was_fine = diverged_at == NEVER
     diverged_at = jnp.where(was_fine & ~finite, before.update, diverged_at)
     is_fine = diverged_at == NEVER
@@ -261,12 +285,22 @@ def lay_out(algorithm: Algorithm, seeds: list[int], grid: dict[str, list[float]]
 
 def compiled(algorithm: Algorithm, runs: Runs) -> Program:
     """The program of a wave, compiled once for equal settings and equal numbers of runs."""
-    return program(algorithm.loop, runs.axes, runs.devices, together(algorithm), len(runs.keys))
+    names = tuple(outline(algorithm)[2])
+    return program(algorithm.loop, runs.axes, names, runs.devices, together(algorithm), len(runs.keys))
 
 
 def side_by_side(algorithm: Algorithm, runs: Runs) -> SideBySide:
     """The functions of a wave's runs."""
-    return SideBySide(algorithm.loop, runs.axes, runs.devices, together(algorithm))
+    names = tuple(outline(algorithm)[2])
+    return SideBySide(algorithm.loop, runs.axes, names, runs.devices, together(algorithm))
+
+
+@functools.lru_cache(maxsize=1024)
+def outline(algorithm: Algorithm) -> tuple[State, State, Metrics]:
+    """Shapes of one run's State before and after a step, and of what the step logs. Kept, since it takes tracing a step, and every
+    wave asks."""
+    before = jax.eval_shape(algorithm.init, abstract_key())
+    return before, *jax.eval_shape(algorithm.step, before)
 
 
 def together(algorithm: Algorithm) -> int:

@@ -23,7 +23,6 @@ from typing import Any
 import jax
 import numpy as np
 import xarray as xr
-import zarr
 
 from purejaxrl_ext.analysis import names
 from purejaxrl_ext.errors import check
@@ -62,6 +61,8 @@ def allocate(path: Path, dataset: xr.Dataset, metrics: list[str], grid: dict[str
         grid: swept settings.
         seed_block: seeds per Zarr chunk.
     """
+    import zarr  # Whose import takes a while, and not all sweeps are kept.
+
     group: Any = zarr.open_group(str(path / "results.zarr"), mode="a")
     axes = dims(grid)
     shape = tuple(dataset.sizes[name] for name in axes)
@@ -97,6 +98,8 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _open(path: Path) -> Any:
+    import zarr
+
     return zarr.open_group(str(path / "results.zarr"), mode="r+")
 
 

@@ -132,7 +132,8 @@ class WaveRun:
                 length = self._fit(length)
                 start = time.perf_counter()
                 after, after_diverged, logged = built.chunk(state, diverged_at, hparams, np.int32(length), last)
-                rows = {name: self._host(x)[..., :length] for name, x in jax.device_get(logged).items()}
+                host = self._host(jax.device_get(logged.rows))
+                rows = {name: host[..., :length, i] for i, name in enumerate(logged.names)}
                 seconds = time.perf_counter() - start
                 self._probe(rows, after, after_diverged, hparams)
                 # From here on they are kept together, whatever fails.

@@ -46,7 +46,8 @@ def test_compiled_loop_neither_copies_nor_selects_the_replay(variant, capacity, 
     settings = {"updates_per_step": 3, "prefill_steps": 200, "batch_size": 16, "env_steps_per_update": 4}
     algorithm = tiny("dqn", replay_capacity=capacity, metrics_every=metrics_every, **settings | variant)
     runs = program.lay_out(algorithm, list(range(2 * jax.local_device_count())), {})
-    text = program.program(algorithm.loop, runs.axes, runs.devices, 0, len(runs.keys)).chunk.as_text()
+    names = program.side_by_side(algorithm, runs).names
+    text = program.program(algorithm.loop, runs.axes, names, runs.devices, 0, len(runs.keys)).chunk.as_text()
     # Instructions whose result is as long as the ring.
     of_ring = re.findall(rf"= \w+\[(?:\d+,)*{capacity}(?:,\d+)*\]\S* ([\w-]+)\(", text)
     assert "get-tuple-element" in of_ring

@@ -19,7 +19,7 @@ import pytest
 from toys import Clock, ClockNetwork, Poison, equal_trees, tiny
 
 import purejaxrl_ext as prx
-from purejaxrl_ext.sweeps import checkpoints, locks, memory, program, results, stop
+from purejaxrl_ext.sweeps import checkpoints, locks, memory, program, results, saving, stop
 
 wave_module = importlib.import_module("purejaxrl_ext.sweeps.wave")
 plan_module = importlib.import_module("purejaxrl_ext.sweeps.plan")
@@ -279,7 +279,7 @@ def test_a_disk_that_cannot_be_read_is_no_damage(stopped, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(checkpoints.ArraysHandler, "restore", fail)
+    monkeypatch.setattr(saving.ArraysHandler, "restore", fail)
     with pytest.raises(OSError, match="Input/output error"):
         prx.resume(stopped, progress=False)
     assert checkpoints_of(stopped) == held

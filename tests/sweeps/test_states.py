@@ -13,7 +13,7 @@ from toys import Clock, equal_trees, tiny
 
 import purejaxrl_ext as prx
 from purejaxrl_ext.analysis import names
-from purejaxrl_ext.sweeps import checkpoints, states
+from purejaxrl_ext.sweeps import checkpoints, saving, states
 
 SEEDS = [4, 1, 3]
 GRID = {"gamma": [0.9, 0.99]}
@@ -188,14 +188,14 @@ def test_the_generator_of_a_key_is_stored(tmp_path):
         key = jax.random.key(0, impl=impl)
         return checkpoints.as_data({"key": key, "half": jnp.ones(2, jnp.bfloat16), "x": jnp.arange(3)})
 
-    handler = checkpoints.ArraysHandler()
+    handler = saving.ArraysHandler()
     tree = jax.tree.map(np.array, saved("rbg"))
     with open(tmp_path / handler.FILE, "wb") as file:
         np.savez(file, **checkpoints.entries(tree))
-    back = handler.restore(tmp_path, checkpoints.Arrays(tree))
+    back = handler.restore(tmp_path, saving.Arrays(tree))
     equal_trees(checkpoints.with_keys(back), checkpoints.with_keys(tree))
     other = jax.tree.map(np.array, saved("unsafe_rbg"))
     with pytest.raises(
         checkpoints.MismatchError, match=r"uint32\[4\] of rbg as .*key.*and not uint32\[4\] of unsafe_rbg"
     ):
-        handler.restore(tmp_path, checkpoints.Arrays(other))
+        handler.restore(tmp_path, saving.Arrays(other))
