@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from purejaxrl_ext.analysis import distributions, plots, stats
+from purejaxrl_ext.analysis import distributions, panels, plots, stats
 from purejaxrl_ext.representation.collapse import collapsed_since, excess_ratio
 
 RETURN = "episode_return"
@@ -107,6 +107,38 @@ def improves(ds: xr.Dataset, x: str, y: str, last: float) -> str:
     return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
 
 
+def by_rate(choosing: xr.Dataset, last: float) -> xr.DataArray:
+    """The return ``[learning_rate, seed]`` of the runs that chose, at the best coefficient for each rate."""
+    scores = stats.scores(choosing, last=last).isel(arm=0)
+    scores = scores.fillna(scores.min())
+    others = [d for d in scores.dims if d not in ("learning_rate", "seed")]
+    if not others:
+        return scores.transpose("learning_rate", "seed")
+    flat = scores.stack(coefficient=others).transpose("learning_rate", "coefficient", "seed")
+    best = flat.mean("seed").argmax("coefficient")
+    return flat.isel(coefficient=best).transpose("learning_rate", "seed")
+
+
+def sensitivity(compared: fair.Compared, last: float) -> tuple[str, Figure]:
+    """Each arm's return by learning rate, of the runs that chose: a table, and a curve."""
+    found = {name: by_rate(ds, last) for name, ds in compared.choosing.items()}
+    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
+    panel = figure.subplots()
+    for i, ((name, values), color) in enumerate(zip(found.items(), panels.colors(len(found)), strict=False)):
+        style = {"color": color, "linestyle": panels.LINES[i % len(panels.LINES)], "label": name}
+        panel.plot(
+            values["learning_rate"], values.mean("seed"), marker=panels.MARKERS[i % len(panels.MARKERS)], **style
+        )
+    panel.set_xscale("log")
+    panel.set_xlabel("learning rate")
+    panel.set_ylabel("return at the end, mean over the seeds that chose")
+    panels.dress(panel)
+    rates = [f"{rate:g}" for rate in next(iter(found.values()))["learning_rate"].values]
+    rows = [[name, *(f"{x:.3g}" for x in values.mean("seed").values)] for name, values in found.items()]
+    text = "Return by learning rate, at the best coefficient for it, mean over the seeds that chose:\n\n"
+    return text + markdown(("arm", *rates), rows), panels.finish(figure, panel)
+
+
 def tables(study: fair.Comparison, compared: fair.Compared, told: Told) -> str:
     """Every arm at its own choice, and at the highest learning rate; who improves on the plain arm; Kendall's τ."""
     own, high, top = compared.own, compared.high, max(study.learning_rates)
@@ -126,6 +158,7 @@ def tables(study: fair.Comparison, compared: fair.Compared, told: Told) -> str:
         f"Kendall's τ of the low ratio along each run at {top:g}, mean over runs (Moalla et al. claim it where the representation "
         "is poor):\n",
         markdown(("arm", *REPRESENTATION), kendall_rows(high)),
+        sensitivity(compared, study.last)[0],
     ]
     return "\n".join(paragraphs)
 
@@ -140,6 +173,7 @@ def figures(study: fair.Comparison, compared: fair.Compared, told: Told) -> dict
         "boxes": distributions.boxes(high, boxed, last=study.last),
         "boxes_own": distributions.boxes(own, boxed, last=study.last),
         "ratio": distributions.scatter(compared.high, "actor_rank", "ratio_below"),
+        "sensitivity": sensitivity(compared, study.last)[1],
     }
 
 

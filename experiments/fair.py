@@ -49,7 +49,7 @@ CHOOSING = 10_000  # the first of the seeds that choose: none of them reports
 class Comparison:
     """Settings that every comparison has."""
 
-    learning_rates: tuple[float, ...] = (1e-3, 4e-3, 1.6e-2)
+    learning_rates: tuple[float, ...] = (2.5e-4, 1e-3, 4e-3, 1.6e-2)
     """that every arm chooses from; all are reported at the highest as well"""
     num_seeds: int = 6
     """seeds that are reported"""

@@ -1,8 +1,7 @@
 """All interventions on the regime of collapse, each with its learning rate and its coefficient swept.
 
-Every cell of an arm's grid is trained on the seeds that choose, its best one on others (``fair.py``). Besides the tables and
-figures of ``collapse.py``: the sensitivity to the learning rate, each at the best coefficient for that rate. What ships with the
-package and has a setting that switches it is in ``GRIDS``; add a line for an intervention of your own.
+Every cell of an arm's grid is trained on the seeds that choose, its best one on others (``fair.py``). What ships with the package
+and has a setting that switches it is in ``GRIDS``; add a line for an intervention of your own.
 """
 
 from __future__ import annotations
@@ -16,11 +15,8 @@ from typing import Any
 import cli
 import compared
 import fair
-import xarray as xr
-from matplotlib.figure import Figure
 
 import purejaxrl_ext as prx
-from purejaxrl_ext.analysis import panels, stats
 
 # Of each intervention the setting that is swept with the learning rate, and its values.
 GRIDS: dict[str, tuple[str, Sequence[float]]] = {
@@ -100,38 +96,6 @@ def arm_of(name: str, study: Interventions) -> fair.Arm:
     return fair.Arm(lambda **chosen: make(**settings | chosen), {setting: list(values)} if setting else {})
 
 
-def by_rate(choosing: xr.Dataset, last: float) -> xr.DataArray:
-    """The return ``[learning_rate, seed]`` of the runs that chose, at the best coefficient for each rate."""
-    scores = stats.scores(choosing, last=last).isel(arm=0)
-    scores = scores.fillna(scores.min())
-    others = [d for d in scores.dims if d not in ("learning_rate", "seed")]
-    if not others:
-        return scores.transpose("learning_rate", "seed")
-    flat = scores.stack(coefficient=others).transpose("learning_rate", "coefficient", "seed")
-    best = flat.mean("seed").argmax("coefficient")
-    return flat.isel(coefficient=best).transpose("learning_rate", "seed")
-
-
-def sensitivity(seen: fair.Compared, last: float) -> tuple[str, dict[str, Figure]]:
-    """A curve of each arm's return over learning rates, and how much of its best return is left at the others."""
-    found = {name: by_rate(ds, last) for name, ds in seen.choosing.items()}
-    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
-    panel = figure.subplots()
-    for i, ((name, values), color) in enumerate(zip(found.items(), panels.colors(len(found)), strict=False)):
-        style = {"color": color, "linestyle": panels.LINES[i % len(panels.LINES)], "label": name}
-        panel.plot(
-            values["learning_rate"], values.mean("seed"), marker=panels.MARKERS[i % len(panels.MARKERS)], **style
-        )
-    panel.set_xscale("log")
-    panel.set_xlabel("learning rate")
-    panel.set_ylabel("return at the end, mean over the seeds that chose")
-    panels.dress(panel)
-    rates = [f"{rate:g}" for rate in next(iter(found.values()))["learning_rate"].values]
-    rows = [[name, *(f"{x:.3g}" for x in values.mean("seed").values)] for name, values in found.items()]
-    text = "\nReturn by learning rate, at the best coefficient for it, mean over the seeds that chose:\n\n"
-    return text + compared.markdown(("arm", *rates), rows), {"sensitivity": panels.finish(figure, panel)}
-
-
 def main(study: Interventions) -> None:
     """Train, choose, report."""
     if "none" not in study.only:
@@ -139,7 +103,7 @@ def main(study: Interventions) -> None:
     columns = {k: compared.COLUMNS[k] for k in ("return", "rank", "dead units", "norm", "low ratio")}
     told = compared.Told(f"{study.env}, {study.num_epochs} epochs", "none", columns)
     arms = {name: arm_of(name, study) for name in study.only}
-    compared.report(arms, study, told, lambda seen: sensitivity(seen, study.last))
+    compared.report(arms, study, told)
 
 
 if __name__ == "__main__":

@@ -96,9 +96,9 @@ def test_the_study_of_collapse_chooses_on_other_seeds_than_it_reports(script, tm
     choosing, own = (prx.load(tmp_path / "x" / part / "none-2") for part in ("choose", "own"))
     assert not set(choosing["seed"].values) & set(own["seed"].values)
     assert choosing["learning_rate"].size == 2 and own.sizes["seed"] == 3
-    assert said.count("| none, 2 |") == 4 and "0 of 3" in said
+    assert said.count("| none, 2 |") == 5 and "0 of 3" in said
     assert {path.name for path in (tmp_path / "x").glob("*.png")} == {
-        "curves.png", "boxes.png", "boxes_own.png", "ratio.png",
+        "curves.png", "boxes.png", "boxes_own.png", "ratio.png", "sensitivity.png",
     }  # fmt: skip
     # Once more: nothing is trained, the same is said.
     collapse.main(study)
@@ -134,7 +134,7 @@ def test_every_intervention_that_ships_is_an_arm_that_can_be_made(script):
 
 
 def test_sensitivity_is_at_the_best_coefficient_for_each_rate(script):
-    study = script("interventions")
+    study = script("compared")
     grid = [("learning_rate", [0.1, 0.2]), ("l2_coef", [0.0, 1.0])]
     values = np.array([[[[1.0, 3.0], [4.0, 4.0]], [[7.0, 9.0], [5.0, 6.0]]]])
     found = study.by_rate(sweep_like(values, ["x"], grid), 0.1)
