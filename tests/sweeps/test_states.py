@@ -190,7 +190,7 @@ def test_the_generator_of_a_key_is_stored(tmp_path):
 
     handler = saving.ArraysHandler()
     tree = jax.tree.map(np.array, saved("rbg"))
-    with open(tmp_path / handler.FILE, "wb") as file:
+    with open(tmp_path / checkpoints.FILE, "wb") as file:
         np.savez(file, **checkpoints.entries(tree))
     back = handler.restore(tmp_path, saving.Arrays(tree))
     equal_trees(checkpoints.with_keys(back), checkpoints.with_keys(tree))
