@@ -40,7 +40,9 @@ KEPT = {
     "pgx": "envs/pgx.py",
     "octax": "envs/octax.py",
     "xminigrid": "envs/xminigrid.py",
-    "gymnasium": "envs/gymnasium.py",
+    "gymnasium": "envs/gymnasium",
+    "ale_py": "envs/ale.py",
+    "envpool": "envs/envpool.py",
     "matplotlib": "analysis/",
 }
 

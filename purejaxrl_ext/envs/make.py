@@ -63,6 +63,8 @@ SUITES: dict[str, str | Suite] = {
     "mdp": "purejaxrl_ext.envs.tabular",
     "pgx": "purejaxrl_ext.envs.pgx",
     "gymnasium": "purejaxrl_ext.envs.gymnasium",
+    "ale": "purejaxrl_ext.envs.ale",
+    "envpool": "purejaxrl_ext.envs.envpool",
     "octax": "purejaxrl_ext.envs.octax",
     "xminigrid": "purejaxrl_ext.envs.xminigrid",
 }
@@ -173,12 +175,20 @@ def make_env(
     made = _with_observations(made, observe, frame_stack, append_time)
     if getattr(made, "legal_actions", None) is not None:
         made = AppendLegal(made)
+    _check_renewal(env)
     outermost = getattr(env, "resume", None) is None or made is env
     allowed = (
         "the outermost wrapper: what else wraps the environment goes inside it, make_env(name, ...) and then the tasks"
     )
     check(outermost, "env", getattr(env, "name", env), allowed)
     return made
+
+
+def _check_renewal(env: Any) -> None:
+    """Raise ``ValueError`` where tasks are around an environment that begins episodes by itself."""
+    inner = getattr(env, "env", None)
+    tasks = getattr(env, "resume", None) is not None and getattr(inner, "renew", None) is not None
+    check(not tasks, "env", getattr(env, "name", env), "an environment in JAX: those on the host take no tasks")
 
 
 def _by_name(name: str, env_params: dict[str, Any], options: dict[str, Any]) -> Any:
