@@ -35,9 +35,9 @@ DEFAULTS: dict[str, Any] = {
     "full_action_space": False,
     "max_num_frames": 108_000,
     "stack_num": 4,
-    "episodic_life": False,
-    "use_fire_reset": False,
 }
+# ale-py's other choices are none of a user's: a game that is asked to begin again after a lost life would begin with all lives.
+FIXED: dict[str, Any] = {"reward_clipping": False, "episodic_life": False, "use_fire_reset": False}
 Params = tuple[tuple[str, Any], ...]
 
 
@@ -56,11 +56,11 @@ class Emulators:
     """A pool of one game, as :class:`~purejaxrl_ext.envs.pools.HostPool` has it."""
 
     def __init__(self, rom: str, params: Params, seeds: np.ndarray) -> None:
-        options = dict(params)
-        # Not ale-py's own limit, which counts the frames before the first action.
-        options["max_num_frames_per_episode"] = 2**30 * (options.pop("max_num_frames") > 0)
+        options = {key: value for key, value in params if key != "max_num_frames"}
+        # Not ale-py's own limit, which counts the frames before the first action: the pools have ours.
+        options["max_num_frames_per_episode"] = 2**30
         self.seeds = seeds
-        self.vector = _ale().vector_env.AtariVectorEnv(rom, len(seeds), reward_clipping=False, **options)
+        self.vector = _ale().vector_env.AtariVectorEnv(rom, len(seeds), **FIXED, **options)
 
     def first(self) -> PyTree:
         return self.vector.reset(seed=self.seeds.astype(np.int64))[0]
@@ -97,6 +97,11 @@ class AtariEnv(HostEnv):
         return f"ale:{self.game}"
 
     @property
+    def repeats_actions(self) -> bool:
+        """Whether actions are sticky already."""
+        return dict(self.params)["repeat_action_probability"] > 0
+
+    @property
     def time_limit(self) -> int:
         """In steps."""
         return dict(self.params)["max_num_frames"] // dict(self.params)["frameskip"]
@@ -107,8 +112,8 @@ class AtariEnv(HostEnv):
 
     @functools.cached_property
     def action_space(self) -> Discrete:
-        (pool,) = [self.pools.make(np.zeros(1, np.int32))]
-        return Discrete(int(pool.vector.single_action_space.n))  # type: ignore[attr-defined]
+        made = Emulators(_rom(self.game), self.params, np.zeros(1, np.int32))
+        return Discrete(int(made.vector.single_action_space.n))
 
     def see(self, obs: Array) -> Array:
         """Frames last."""

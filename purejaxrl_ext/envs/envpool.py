@@ -8,10 +8,11 @@ options; see :mod:`~purejaxrl_ext.envs.host` for what of a pool a State holds. P
 from __future__ import annotations
 
 import functools
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -35,15 +36,21 @@ def _envpool() -> Any:
     return envpool
 
 
+def _quiet(call: Callable[[], Any]) -> Any:
+    """What ``call`` gives, without Gymnasium's warnings of bounds in float64."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return call()
+
+
 class Threads:
     """A pool of EnvPool's, as :class:`~purejaxrl_ext.envs.pools.HostPool` has it."""
 
     def __init__(self, name: str, params: Params, seeds: np.ndarray) -> None:
         known = _config(name)
         off = {key: False for key in OFF if key in known}
-        self.envs = _envpool().make_gymnasium(
-            name, num_envs=len(seeds), seed=[int(s) for s in seeds], **off | dict(params)
-        )
+        options = off | dict(params) | {"num_envs": len(seeds), "seed": seeds.tolist()}
+        self.envs = _quiet(lambda: _envpool().make_gymnasium(name, **options))
         self.ids, self.space = np.arange(len(seeds), dtype=np.int32), self.envs.action_space
 
     def first(self) -> PyTree:
@@ -110,7 +117,7 @@ class EnvPoolEnv(HostEnv):
 
     @functools.cached_property
     def action_space(self) -> Discrete | MultiDiscrete | Box:
-        return action_space(self._spec.gymnasium_action_space, self.name)
+        return action_space(_quiet(lambda: self._spec.gymnasium_action_space), self.name)
 
     def see(self, obs: Array) -> Array:
         """Channels last."""
@@ -134,6 +141,6 @@ def make(name: str, env_params: dict[str, Any]) -> EnvPoolEnv:
         if key not in _config(name):
             raise ValueError(unknown_name(f"env_params of envpool:{name}", key, _config(name)))
     env = EnvPoolEnv(name, tuple(sorted(env_params.items())))
-    one = jax.tree_util.treedef_is_leaf(jax.tree.structure(env._spec.gymnasium_observation_space.sample()))
+    one = getattr(_quiet(lambda: env._spec.gymnasium_observation_space), "shape", None) is not None
     check(one, "env", env.name, "an environment of EnvPool whose observation is one array")
     return env

@@ -30,7 +30,9 @@ def folding(call: Callable[..., PyTree]) -> Callable[..., PyTree]:
     return folded
 
 
-def on_host(function: Callable[..., PyTree], kinds: PyTree, check: Callable[[tuple[int, ...]], None]) -> Callable[..., PyTree]:
+def on_host(
+    function: Callable[..., PyTree], kinds: PyTree, check: Callable[[tuple[int, ...]], None]
+) -> Callable[..., PyTree]:
     """A function of scalars, computed on the host for the whole batch by one callback.
 
     It is not an ordered callback, which would admit one device alone, and no vmap: order must follow from the data. And not a

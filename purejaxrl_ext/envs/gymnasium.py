@@ -34,9 +34,7 @@ class Objects:
         ]
 
     def first(self) -> PyTree:
-        self.seen = [
-            self._shown(env.reset(seed=int(s))[0]) for env, s in zip(self.envs, self.seeds, strict=True)
-        ]
+        self.seen = [self._shown(env.reset(seed=int(s))[0]) for env, s in zip(self.envs, self.seeds, strict=True)]
         return self._stacked()
 
     def send(self, action: np.ndarray) -> None:

@@ -219,6 +219,11 @@ def _with_rewards(env: Any, sticky_actions: float, mask_rewards: float, sign_rew
     if sticky_actions > 0:
         free = getattr(env, "legal_actions", None) is None
         check(free, "sticky_actions", sticky_actions, f"0 for {env.name}, where the previous action may be illegal")
+        once = not getattr(env, "repeats_actions", False)
+        instead = (
+            f"0 for {env.name}, which repeats them by itself: env_params['repeat_action_probability'] says how often"
+        )
+        check(once, "sticky_actions", sticky_actions, instead)
         env = StickyActions(env, float(sticky_actions))
     if mask_rewards > 0:
         env = MaskRewards(env, float(mask_rewards))

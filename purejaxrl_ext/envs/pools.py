@@ -215,4 +215,6 @@ def _like(over: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 def _joined(rows: list[PyTree], lead: tuple[int, ...]) -> PyTree:
     """Trees of arrays ``[N, ...]`` as one of ``[*lead, ...]``."""
-    return jax.tree.map(lambda *x: (x[0] if len(x) == 1 else np.concatenate(x)).reshape((*lead, *x[0].shape[1:])), *rows)
+    return jax.tree.map(
+        lambda *x: (x[0] if len(x) == 1 else np.concatenate(x)).reshape((*lead, *x[0].shape[1:])), *rows
+    )

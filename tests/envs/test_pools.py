@@ -3,6 +3,7 @@
 import functools
 import warnings
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ class Lazy:
     """Shows (seed mod 100, episode, time). As EnvPool and ale-py do, it resets at the step after an episode's end and ignores that
     step's action, unless it is asked to begin again before."""
 
-    log: list = []
+    log: ClassVar[list] = []
 
     def __init__(self, seeds, length):
         self.seeds, self.length = seeds % 100, length
@@ -180,7 +181,7 @@ def test_data_parallel():
     if jax.local_device_count() < 2:
         pytest.skip("one device")
     made = tiny("ppo", Counting(), data_parallel=2, num_envs=4)
-    state, metrics = prx.train(made, KEY, 3 * made.steps_per_update)
+    _, metrics = prx.train(made, KEY, 3 * made.steps_per_update)
     assert metrics["num_episodes"].sum() == 4 * 3 * made.config.num_steps // 3
     assert {len(g.time) for g in list(made.env.pools.going.values())[-2:]} == {2}
 
