@@ -32,7 +32,10 @@ from purejaxrl_ext.types import Array, PyTree
 class HostEnv:
     """An environment on the host, one of a pool; what a suite adds is ``name``, ``action_space``, ``time_limit`` and ``pools``."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Suite and name."""
+        raise NotImplementedError
 
     @property
     def pools(self) -> Pools:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ class Pool(NamedTuple):
     """
 
     env_state: PyTree
-    obs: Array
+    obs: Any
 
 
 class Transition(struct.PyTreeNode):
