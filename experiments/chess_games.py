@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxrl_ext.envs.pgx import PgxEnv, greedy_chess, uniform
+from purejaxrl_ext.envs.pgx import PgxEnv
+from purejaxrl_ext.envs.pgx_opponents import greedy_chess, uniform
 
 AGENTS = {"uniform": uniform, "greedy": greedy_chess}
 

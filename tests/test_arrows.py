@@ -37,7 +37,7 @@ KEPT = {
     **dict.fromkeys(("os", "io", "pathlib", "shutil", "tempfile", "pickle"), ("sweeps/", "analysis/", "devices.py")),
     "gymnax": "envs/gymnax.py",
     "brax": "envs/brax.py",
-    "pgx": "envs/pgx.py",
+    "pgx": "envs/pgx",
     "octax": "envs/octax.py",
     "xminigrid": "envs/xminigrid.py",
     "gymnasium": "envs/gymnasium",
