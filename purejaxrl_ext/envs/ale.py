@@ -28,6 +28,12 @@ from purejaxrl_ext.envs.pools import Pools
 from purejaxrl_ext.errors import check, is_int, unknown_name
 from purejaxrl_ext.types import Array, Discrete, PyTree
 
+NAMES = (
+    *("Alien", "Amidar", "Assault", "Asterix", "BankHeist", "BattleZone", "Boxing", "Breakout", "ChopperCommand"),
+    *("CrazyClimber", "DemonAttack", "Freeway", "Frostbite", "Gopher", "Gravitar", "Hero", "Jamesbond", "Kangaroo"),
+    *("Krull", "KungFuMaster", "MontezumaRevenge", "MsPacman", "NameThisGame", "Phoenix", "Pong", "PrivateEye"),
+    *("Qbert", "RoadRunner", "Seaquest", "SpaceInvaders", "UpNDown", "Venture", "VideoPinball"),
+)
 DEFAULTS: dict[str, Any] = {
     "repeat_action_probability": 0.25,
     "frameskip": 4,
@@ -128,20 +134,20 @@ def _rom(game: str) -> str:
     return "".join(f"_{c.lower()}" if c.isupper() else c for c in game).lstrip("_")
 
 
-def names() -> list[str]:
-    """The games whose ROMs ale-py brings; none without it."""
-    try:
-        roms = _ale().roms.get_all_rom_ids()
-    except ImportError:
-        return []
-    return sorted("".join(word.capitalize() for word in rom.split("_")) for rom in roms)
+def names() -> tuple[str, ...]:
+    """The best known games, for suggestions, without importing ale-py; :func:`make` takes all whose ROMs it brings."""
+    return NAMES
+
+
+def _games() -> list[str]:
+    return sorted("".join(word.capitalize() for word in rom.split("_")) for rom in _ale().roms.get_all_rom_ids())
 
 
 def make(name: str, env_params: dict[str, Any]) -> AtariEnv:
     """By the game's name, ``"MsPacman"``; ``env_params`` as the module's docstring has them."""
-    _ale()
-    if name not in names():
-        raise ValueError(unknown_name("game of ale", name, names()))
+    games = _games()
+    if name not in games:
+        raise ValueError(unknown_name("game of ale", name, games))
     for key in env_params:
         if key not in DEFAULTS:
             raise ValueError(unknown_name(f"env_params of ale:{name}", key, DEFAULTS))

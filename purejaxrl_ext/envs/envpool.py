@@ -7,6 +7,7 @@ options; see :mod:`~purejaxrl_ext.envs.host` for what of a pool a State holds. P
 
 from __future__ import annotations
 
+import difflib
 import functools
 import warnings
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from purejaxrl_ext.envs.pools import Pools
 from purejaxrl_ext.errors import check, unknown_name
 from purejaxrl_ext.types import Array, Box, Discrete, MultiDiscrete, PyTree
 
+NAMES = ("LunarLander-v3", "LunarLanderContinuous-v3", "BipedalWalker-v3", "Phoenix-v5", "Pong-v5", "CoinrunEasy-v0")
 OFF = ("reward_clip", "episodic_life", "use_fire_reset", "zero_discount_on_life_loss")
 Params = tuple[tuple[str, Any], ...]
 
@@ -77,8 +79,10 @@ def _numbers(obs: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def _config(name: str) -> Any:
-    return frozenset(_envpool().make_spec(name).config._fields)
+def _config(name: str) -> frozenset[str]:
+    """The options that are a user's."""
+    ours = {"num_envs", "batch_size", "seed", "env_seed", "gym_reset_return_info", "max_num_players"}
+    return frozenset(_envpool().make_spec(name).config._fields) - ours
 
 
 @functools.cache
@@ -125,18 +129,18 @@ class EnvPoolEnv(HostEnv):
         return jnp.moveaxis(obs, 0, -1) if image else obs
 
 
-def names() -> list[str]:
-    """EnvPool's environments; none without it."""
-    try:
-        return sorted(_envpool().list_all_envs())
-    except ImportError:
-        return []
+def names() -> tuple[str, ...]:
+    """Some of EnvPool's, for suggestions, without importing it; :func:`make` takes all that it has."""
+    return NAMES
 
 
 def make(name: str, env_params: dict[str, Any]) -> EnvPoolEnv:
     """By EnvPool's name; ``env_params`` are its options."""
-    if name not in _envpool().list_all_envs():
-        raise ValueError(unknown_name("environment of EnvPool", name, names()))
+    every = _envpool().list_all_envs()
+    if name not in every:
+        # Of more than a thousand.
+        near = difflib.get_close_matches(name, every, n=20, cutoff=0.5)
+        raise ValueError(unknown_name("environment of EnvPool", name, near or NAMES))
     for key in env_params:
         if key not in _config(name):
             raise ValueError(unknown_name(f"env_params of envpool:{name}", key, _config(name)))

@@ -1,6 +1,7 @@
 """Environments on the host: folding, order, resets that are no transitions, what a resumed run loses, errors."""
 
 import functools
+import sys
 import warnings
 from dataclasses import dataclass
 from typing import ClassVar
@@ -209,3 +210,12 @@ def test_what_does_not_fit():
         prx.sweep(too_many, num_seeds=2, grid={"gamma": [0.1, 0.2, 0.3, 0.4, 0.5]}, total_steps=256, wave_size=10)
     with pytest.raises(ValueError, match="take no tasks"):
         prx.make("ppo", ObservationOffsets(prx.make_env(Counting()), 10, 2))
+
+
+@pytest.mark.parametrize(("suite", "package"), [("ale", "ale_py"), ("envpool", "envpool")])
+def test_a_missing_extra(suite, package, monkeypatch):
+    """As on a machine without it, where a run is resumed: the line that installs it."""
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, f"{package}.roms", None)
+    with pytest.raises(ImportError, match=rf"environments of {suite} need it: pip install"):
+        prx.make("ppo", f"{suite}:Pong")
