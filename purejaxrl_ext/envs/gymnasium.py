@@ -7,6 +7,7 @@ in JAX. See :mod:`~purejaxrl_ext.envs.host` for what of them a State holds.
 from __future__ import annotations
 
 import functools
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,14 +25,19 @@ from purejaxrl_ext.types import PyTree
 Params = tuple[tuple[str, Any], ...]
 
 
+def _made(name: str, params: Params) -> Any:
+    with warnings.catch_warnings():
+        # Importing Box2D crashes where these are errors.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return gymnasium.make(name, max_episode_steps=-1, disable_env_checker=True, **dict(params))
+
+
 class Objects:
     """A pool of Gymnasium's environments, as :class:`~purejaxrl_ext.envs.pools.HostPool` has it."""
 
     def __init__(self, name: str, params: Params, seeds: np.ndarray) -> None:
         self.name, self.seeds = name, seeds
-        self.envs = [
-            gymnasium.make(name, max_episode_steps=-1, disable_env_checker=True, **dict(params)) for _ in seeds
-        ]
+        self.envs = [_made(name, params) for _ in seeds]
 
     def first(self) -> PyTree:
         self.seen = [self._shown(env.reset(seed=int(s))[0]) for env, s in zip(self.envs, self.seeds, strict=True)]
@@ -99,8 +105,7 @@ class GymnasiumEnv(HostEnv):
 
     @functools.cached_property
     def action_space(self) -> Discrete | MultiDiscrete | Box:
-        made = gymnasium.make(self.gymnasium_name, disable_env_checker=True, **dict(self.params))
-        return action_space(made.action_space, self.name)
+        return action_space(_made(self.gymnasium_name, self.params).action_space, self.name)
 
 
 def names() -> list[str]:

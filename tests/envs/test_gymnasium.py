@@ -1,5 +1,7 @@
 """Gymnasium's environments: names, spaces, episodes; what all environments on the host share is in ``test_pools``."""
 
+import importlib.util
+
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,9 @@ from toys import tiny
 
 import purejaxrl_ext as prx
 from purejaxrl_ext import envs
+from purejaxrl_ext.envs import vec_reset
 from purejaxrl_ext.envs.gymnasium import GymnasiumEnv, action_space, shown, taken
+from purejaxrl_ext.loops.base import random_steps
 
 KEY = jax.random.key(0)
 NAME = "purejaxrl_ext_test/Count-v0"
@@ -100,3 +104,14 @@ def test_what_is_not_there():
     with pytest.raises(ValueError, match="cannot be made"):
         prx.make_env("gymnasium:CartPole-v1", {"mass": 3})
     assert envs.make_env("gymnasium:CartPole-v1").time_limit == 500
+
+
+def test_lunar_lander():
+    if importlib.util.find_spec("Box2D") is None:
+        pytest.skip("Box2D is an extra: pip install -e '.[box2d]'")
+    env = prx.make_env("gymnasium:LunarLander-v3")
+    assert env.observation_shape == (8,) and env.action_space == prx.Discrete(4) and env.time_limit == 1000
+    _, obs, _, transition = random_steps(env, vec_reset(env, KEY, 2), KEY, 200, 1)
+    ended = np.asarray(transition.terminated)
+    assert ended.any() and (transition.finished_length[ended] > 40).all()
+    np.testing.assert_allclose(np.asarray(obs)[1:][ended[:-1]][:, 1], 1.41, atol=0.05)
