@@ -69,15 +69,19 @@ class Emulators:
         self.vector = _ale().vector_env.AtariVectorEnv(rom, len(seeds), **FIXED, **options)
 
     def first(self) -> PyTree:
+        """Begin all episodes."""
         return self.vector.reset(seed=self.seeds.astype(np.int64))[0]
 
     def send(self, action: np.ndarray) -> None:
+        """Begin a step."""
         self.vector.send(np.ascontiguousarray(action, np.int32))
 
     def receive(self) -> tuple[PyTree, np.ndarray, np.ndarray, np.ndarray]:
+        """End it."""
         return self.vector.recv()[:4]
 
     def again(self, over: np.ndarray) -> PyTree:
+        """Begin the next episodes where ``over``."""
         return self.vector.reset(options={"reset_mask": over})[0]
 
 
@@ -114,6 +118,7 @@ class AtariEnv(HostEnv):
 
     @property
     def pools(self) -> Pools:
+        """Those of this environment in this process."""
         return _pools(_rom(self.game), self.params, self.time_limit)
 
     @functools.cached_property

@@ -56,18 +56,22 @@ class Threads:
         self.ids, self.space = np.arange(len(seeds), dtype=np.int32), self.envs.action_space
 
     def first(self) -> PyTree:
+        """Begin all episodes."""
         self.obs = _numbers(self.envs.reset()[0])
         return self.obs
 
     def send(self, action: np.ndarray) -> None:
+        """Begin a step."""
         self.envs.send(action.reshape(-1, *self.space.shape).astype(self.space.dtype), self.ids)
 
     def receive(self) -> tuple[PyTree, np.ndarray, np.ndarray, np.ndarray]:
+        """End it."""
         obs, reward, terminated, truncated, _ = self.envs.recv()
         self.obs = _numbers(obs)
         return self.obs, reward, terminated, truncated
 
     def again(self, over: np.ndarray) -> PyTree:
+        """Begin the next episodes where ``over``."""
         fresh, told = self.envs.reset(self.ids[over])
         obs = self.obs.copy()
         obs[told["env_id"]] = _numbers(fresh)
@@ -117,6 +121,7 @@ class EnvPoolEnv(HostEnv):
 
     @property
     def pools(self) -> Pools:
+        """Those of this environment in this process."""
         return _pools(self.envpool_name, self.params, self.time_limit)
 
     @functools.cached_property

@@ -40,19 +40,23 @@ class Objects:
         self.envs = [_made(name, params) for _ in seeds]
 
     def first(self) -> PyTree:
+        """Begin all episodes."""
         self.seen = [self._shown(env.reset(seed=int(s))[0]) for env, s in zip(self.envs, self.seeds, strict=True)]
         return self._stacked()
 
     def send(self, action: np.ndarray) -> None:
+        """Begin a step."""
         space = self.envs[0].action_space
         self.out = [env.step(taken(space, a)) for env, a in zip(self.envs, action, strict=True)]
 
     def receive(self) -> tuple[PyTree, np.ndarray, np.ndarray, np.ndarray]:
+        """End it."""
         obs, reward, terminated, truncated, _ = zip(*self.out, strict=True)
         self.seen = [self._shown(x) for x in obs]
         return self._stacked(), np.array(reward, np.float32), np.array(terminated, bool), np.array(truncated, bool)
 
     def again(self, over: np.ndarray) -> PyTree:
+        """Begin the next episodes where ``over``."""
         for i in np.flatnonzero(over):
             self.seen[i] = self._shown(self.envs[i].reset()[0])
         return self._stacked()
@@ -101,6 +105,7 @@ class GymnasiumEnv(HostEnv):
 
     @property
     def pools(self) -> Pools:
+        """Those of this environment in this process."""
         return _pools(self.gymnasium_name, self.params, self.time_limit)
 
     @functools.cached_property

@@ -81,6 +81,7 @@ class StickyActions(Wrapper):
     paired = True
 
     def begin(self, env_state: PyTree, obs: Array) -> tuple[PyTree, Array]:
+        """No action was the previous one."""
         return (env_state, no_action(self.action_space)), obs
 
     def step(self, key: Array, env_state: PyTree, action: Array) -> EnvStep:
@@ -125,6 +126,7 @@ class Observe(Wrapper):
         return (len(self.indices),)
 
     def begin(self, env_state: PyTree, obs: Array) -> tuple[PyTree, Array]:
+        """Some of the first observation."""
         return env_state, obs[np.array(self.indices)]
 
     def step(self, key: Array, env_state: PyTree, action: Array) -> EnvStep:
@@ -148,6 +150,7 @@ class FrameStack(Wrapper):
         return (*lead, self.size * last)
 
     def begin(self, env_state: PyTree, obs: Array) -> tuple[PyTree, Array]:
+        """Copies of the first observation."""
         stack = jnp.concatenate([obs] * self.size, axis=-1)
         return (env_state, stack), stack
 
@@ -175,6 +178,7 @@ class AppendTime(Wrapper):
         return jnp.concatenate([obs.astype(jnp.float32), scaled[None]])
 
     def begin(self, env_state: PyTree, obs: Array) -> tuple[PyTree, Array]:
+        """Time 0."""
         time = jnp.zeros((), jnp.int32)
         return (env_state, time), self._observe(obs, time)
 
@@ -218,6 +222,7 @@ class FlattenObservation(Wrapper):
         return jnp.concatenate([x.astype(dtype).reshape(-1) for x in leaves])
 
     def begin(self, env_state: PyTree, obs: PyTree) -> tuple[PyTree, Array]:
+        """The first observation as a vector."""
         return env_state, self._flat(obs)
 
     def step(self, key: Array, env_state: PyTree, action: Array) -> EnvStep:
@@ -250,6 +255,7 @@ class AppendLegal(Wrapper):
         return append_mask(obs, self.legal_actions(env_state))  # type: ignore[misc]
 
     def begin(self, env_state: PyTree, obs: Array) -> tuple[PyTree, Array]:
+        """The first observation and its mask."""
         return env_state, self._show(env_state, obs)
 
     def step(self, key: Array, env_state: PyTree, action: Array) -> EnvStep:
