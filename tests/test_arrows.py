@@ -37,10 +37,12 @@ KEPT = {
     **dict.fromkeys(("os", "io", "pathlib", "shutil", "tempfile", "pickle"), ("sweeps/", "analysis/", "devices.py")),
     "gymnax": "envs/gymnax.py",
     "brax": "envs/brax.py",
-    "pgx": "envs/pgx.py",
+    "pgx": "envs/pgx",
     "octax": "envs/octax.py",
     "xminigrid": "envs/xminigrid.py",
-    "gymnasium": "envs/gymnasium.py",
+    "gymnasium": "envs/gymnasium",
+    "ale_py": "envs/ale.py",
+    "envpool": "envs/envpool.py",
     "matplotlib": "analysis/",
 }
 

@@ -57,6 +57,18 @@ _PPO: dict[str, dict[str, Any]] = {
     },
 }
 
+# Whichever library has it: EnvPool's is ten times as fast.
+_LUNAR_LANDER: dict[str, Any] = {
+    "num_envs": 16,
+    "num_steps": 512,
+    "num_minibatches": 32,
+    "learning_rate": 1e-3,
+    "anneal_steps": 1_500_000,
+    "gamma": 0.995,
+    "gae_lambda": 0.98,
+}
+_PPO |= {f"{suite}:LunarLander-v3": _LUNAR_LANDER for suite in ("envpool", "gymnasium")}
+
 _DQN: dict[str, dict[str, Any]] = {
     "CartPole-v1": {"learning_rate": 1e-3, "target_period": 50, "epsilon_decay_steps": 250_000},
     "Acrobot-v1": {"learning_rate": 1e-3, "target_period": 200, "huber_delta": 1.0},
@@ -175,7 +187,43 @@ PAPERS: dict[str, dict[str, Any]] = {
         "normalizer_steps": 3_200,
         "env_params": {"max_steps_in_episode": 200},
     },
+    # Mnih et al. 2015, its table of hyperparameters, on "ale:" games, but that a lost life ends no episode and RMSProp is not
+    # centred. Frames of successive observations are not shared: 1,000,000 transitions need 56 GB; replay_capacity= less.
+    "mnih-2015": {
+        "num_envs": 4,
+        "env_steps_per_update": 4,
+        "updates_per_step": 250,
+        "replay_capacity": 1_000_000,
+        "batch_size": 32,
+        "prefill_steps": 50_000,
+        "conv_layers": ((32, 8, 4), (64, 4, 2), (64, 3, 1)),
+        "hidden_sizes": (512,),
+        "activation": "relu",
+        "initializer": "fan_in",
+        "optimizer": "rmsprop",
+        "learning_rate": 2.5e-4,
+        "anneal_steps": 0,
+        "adam_b2": 0.95,
+        "adam_eps": 0.01,  # its least squared gradient
+        "max_grad_norm": math.inf,
+        "gamma": 0.99,
+        "huber_delta": 1.0,
+        "target_period": 10_000,
+        "tau": 1.0,
+        "epsilon_start": 1.0,
+        "epsilon_end": 0.1,
+        "epsilon_decay_steps": 1_000_000,
+        "sign_rewards": True,
+        "env_params": {"repeat_action_probability": 0.0, "frameskip": 4, "noop_max": 30, "max_num_frames": 18_000},
+    },
 }
+# The paper's Atari on the emulator: "ale:Phoenix". Its actions are sticky in the emulator, frame by frame.
+PAPERS["pfo-paper-ale"] = {k: v for k, v in PAPERS["pfo-paper-atari"].items() if k != "sticky_actions"} | {
+    "conv_layers": ((32, 8, 4), (64, 4, 2), (64, 3, 1)),
+    "env_params": {"repeat_action_probability": 0.25, "frameskip": 3, "max_num_frames": 108_000},
+}
+# Those of other algorithms than PPO and PFO.
+_PAPERS_FOR: dict[str, tuple[str, ...]] = {"mnih-2015": ("dqn",)}
 
 
 def presets() -> list[str]:
@@ -200,9 +248,10 @@ def preset_settings(preset: str, recipe: Any, env_name: str, env_settings: Conta
             raise ValueError(unknown_name(f"environment for {algorithm}'s preset 'tuned'", env_name, tuned))
         settings = tuned[env_name]
     else:
-        if algorithm not in ON_POLICY:
+        allowed = _PAPERS_FOR.get(preset, ON_POLICY)
+        if algorithm not in allowed:
             what = f"preset={preset!r} is not allowed for algorithm {algorithm!r}"
-            raise ValueError(f"{what}: it is for {' and '.join(ON_POLICY)}")
+            raise ValueError(f"{what}: it is for {' and '.join(allowed)}")
         settings = PAPERS[preset]
     own = {f.name for kind in (recipe.config, recipe.hparams) for f in dataclasses.fields(kind)}
     return {k: v for k, v in settings.items() if k in own or k in env_settings}

@@ -14,6 +14,10 @@ An environment of your own is any hashable object with these members::
 
     legal_actions(env_state) -> bool [A]
 
+An environment that goes on to its next episode by itself, as those on the host do, is asked for it, and no fresh states are drawn::
+
+    renew(env_state) -> (env_state, obs)         # of the state after a step that ended an episode
+
 Two members more are for pictures, and may be missing::
 
     render(env_state) -> uint8 [H, W, 3]         # None: its observations are drawn

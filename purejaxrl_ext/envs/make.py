@@ -63,6 +63,8 @@ SUITES: dict[str, str | Suite] = {
     "mdp": "purejaxrl_ext.envs.tabular",
     "pgx": "purejaxrl_ext.envs.pgx",
     "gymnasium": "purejaxrl_ext.envs.gymnasium",
+    "ale": "purejaxrl_ext.envs.ale",
+    "envpool": "purejaxrl_ext.envs.envpool",
     "octax": "purejaxrl_ext.envs.octax",
     "xminigrid": "purejaxrl_ext.envs.xminigrid",
 }
@@ -173,12 +175,20 @@ def make_env(
     made = _with_observations(made, observe, frame_stack, append_time)
     if getattr(made, "legal_actions", None) is not None:
         made = AppendLegal(made)
+    _check_renewal(env)
     outermost = getattr(env, "resume", None) is None or made is env
     allowed = (
         "the outermost wrapper: what else wraps the environment goes inside it, make_env(name, ...) and then the tasks"
     )
     check(outermost, "env", getattr(env, "name", env), allowed)
     return made
+
+
+def _check_renewal(env: Any) -> None:
+    """Raise ``ValueError`` where tasks are around an environment that begins episodes by itself."""
+    inner = getattr(env, "env", None)
+    tasks = getattr(env, "resume", None) is not None and getattr(inner, "renew", None) is not None
+    check(not tasks, "env", getattr(env, "name", env), "an environment in JAX: those on the host take no tasks")
 
 
 def _by_name(name: str, env_params: dict[str, Any], options: dict[str, Any]) -> Any:
@@ -209,6 +219,11 @@ def _with_rewards(env: Any, sticky_actions: float, mask_rewards: float, sign_rew
     if sticky_actions > 0:
         free = getattr(env, "legal_actions", None) is None
         check(free, "sticky_actions", sticky_actions, f"0 for {env.name}, where the previous action may be illegal")
+        once = not getattr(env, "repeats_actions", False)
+        instead = (
+            f"0 for {env.name}, which repeats them by itself: env_params['repeat_action_probability'] says how often"
+        )
+        check(once, "sticky_actions", sticky_actions, instead)
         env = StickyActions(env, float(sticky_actions))
     if mask_rewards > 0:
         env = MaskRewards(env, float(mask_rewards))

@@ -2,18 +2,8 @@
 
 The opponent is part of the environment: a fixed policy of the position alone, so that what the agent sees is Markov, and a step
 is the agent's move and the answer to it. The reward is pgx's, 1 for a game won and −1 for one lost, 0 for a draw and before the
-end; an illegal move loses. Which moves are legal, ``legal_actions`` says, and networks make no others.
-
-    uniform    each legal move is as likely as the others
-    greedy     chess: takes the most valuable piece that it can (queen 9, rook 5, bishop and knight 3, pawn 1; en passant
-               does not count); else, and among equals, as uniform
-               other games of up to 100 moves: a move that wins at once where there is one; else as uniform
-    function   (key, state) -> move, of pgx's state before it; ``PgxEnv("chess", opponent=function)``
-
-A trained policy plays as a function of what an agent in its place would see::
-
-    champion = prx.policy("runs/x", ppo)
-    env = PgxEnv("chess", opponent=lambda key, state: champion(append_mask(state.observation, state.legal_action_mask)))
+end; an illegal move loses. Which moves are legal, ``legal_actions`` says, and networks make no others. Opponents:
+:mod:`~purejaxrl_ext.envs.pgx_opponents`.
 """
 
 from __future__ import annotations
@@ -29,8 +19,9 @@ import numpy as np
 
 from purejaxrl_ext.envs.base import EnvStep
 from purejaxrl_ext.envs.pgx_drawings import DRAWINGS
+from purejaxrl_ext.envs.pgx_opponents import choose
 from purejaxrl_ext.errors import check, unknown_name
-from purejaxrl_ext.spaces import Discrete, uniform_legal
+from purejaxrl_ext.spaces import Discrete
 from purejaxrl_ext.types import Array, PyTree, abstract_key
 
 # For suggestions: importing pgx takes seconds. Those of one player have no opponent.
@@ -38,15 +29,6 @@ NAMES = (
     *("2048", "animal_shogi", "backgammon", "chess", "connect_four", "gardner_chess", "go_19x19", "go_9x9", "hex"),
     *("kuhn_poker", "leduc_holdem", "othello", "shogi", "tic_tac_toe"),
 )
-PIECES = (
-    0.0,
-    1.0,
-    3.0,
-    3.0,
-    5.0,
-    9.0,
-    0.0,
-)  # what a captured one is worth: none, pawn, knight, bishop, rook, queen, king
 SEATS = ("random", "first", "second")
 
 
@@ -64,35 +46,13 @@ def _pgx_make(name: str) -> Any:
         return pgx.make(name)
 
 
-def uniform(key: Array, state: Any) -> Array:
-    """Each legal move as likely as the others."""
-    return uniform_legal(jax.random.uniform(key), state.legal_action_mask)
-
-
-def greedy_chess(key: Array, state: Any) -> Array:
-    """A capture of the most valuable piece, where there is one."""
-    from pgx._src.games.chess import FROM_PLANE
-
-    taken = jnp.maximum(-state._x.board[FROM_PLANE.reshape(-1)], 0)
-    worth = jnp.where(state.legal_action_mask, jnp.array(PIECES)[taken], -1.0)
-    return uniform_legal(jax.random.uniform(key), worth == worth.max())
-
-
-def greedy(game: Any, key: Array, state: Any) -> Array:
-    """A move that wins at once, where there is one."""
-    legal = state.legal_action_mask
-    after = jax.vmap(lambda action: game.step(state, action))(jnp.arange(legal.shape[0]))
-    wins = legal & (jnp.take(after.rewards, state.current_player, axis=1) > 0)
-    return uniform_legal(jax.random.uniform(key), jnp.where(wins.any(), wins, legal))
-
-
 @dataclass(frozen=True)
 class PgxEnv:
     """One player's side of a game.
 
     Attributes:
         pgx_name: pgx's name.
-        opponent: ``"uniform"``, ``"greedy"`` or a function; see the module's docstring.
+        opponent: ``"uniform"``, ``"greedy"`` or a function; see :mod:`~purejaxrl_ext.envs.pgx_opponents`.
         seat: who moves first: ``"random"``, by each game's key; ``"first"``: the agent; ``"second"``: the opponent.
     """
 
@@ -181,20 +141,13 @@ class PgxEnv:
             state, reward, key = carry
             key, choice_key, move_key = jax.random.split(key, 3)
             seen = state.replace(observation=self._game.observe(state))
-            state = self._game.step(state, self._move(choice_key, seen), move_key)
+            state = self._game.step(state, choose(self.opponent, self._game, choice_key, seen), move_key)
             return state.replace(observation=()), reward + state.rewards[player], key
 
         start = (state.replace(observation=()), jnp.zeros((), jnp.float32), key)
         if self._game.num_players == 1:
             return start[:2]
         return jax.lax.while_loop(waits, move, start)[:2]
-
-    def _move(self, key: Array, state: Any) -> Array:
-        if callable(self.opponent):
-            return self.opponent(key, state)
-        if self.opponent == "uniform":
-            return uniform(key, state)
-        return greedy_chess(key, state) if self.pgx_name == "chess" else greedy(self._game, key, state)
 
 
 def names() -> tuple[str, ...]:

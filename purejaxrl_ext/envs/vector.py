@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +13,13 @@ from purejaxrl_ext.types import Array, PyTree, VecState, abstract_key
 
 
 class Pool(NamedTuple):
-    """R fresh initial states, from which resets are served.
+    """R fresh initial states, from which resets are served; ``()`` where the environment itself begins episodes (``renew``).
 
     A reset computed at every step and thrown away nearly always would cost more than many environments' step.
     """
 
     env_state: PyTree
-    obs: Array
+    obs: Any
 
 
 class Transition(struct.PyTreeNode):
@@ -34,13 +34,23 @@ class Transition(struct.PyTreeNode):
 
 
 def reset_pool(env: Environment, key: Array, size: int) -> Pool:
-    """Draw ``size`` fresh initial states."""
+    """Draw ``size`` fresh initial states, where the environment needs them."""
+    return Pool((), ()) if renews(env) else drawn_pool(env, key, size)
+
+
+def renews(env: Environment) -> bool:
+    """Whether the environment begins an episode by itself where one ended."""
+    return getattr(env, "renew", None) is not None
+
+
+def drawn_pool(env: Environment, key: Array, size: int) -> Pool:
+    """``size`` fresh initial states."""
     return Pool(*jax.vmap(env.reset)(jax.random.split(key, size)))
 
 
 def vec_reset(env: Environment, key: Array, num_envs: int) -> VecState:
     """N environments at the start of an episode."""
-    env_state, obs = reset_pool(env, key, num_envs)
+    env_state, obs = drawn_pool(env, key, num_envs)
     return VecState(env_state, obs, jnp.zeros(num_envs, jnp.float32), jnp.zeros(num_envs, jnp.int32))
 
 
@@ -66,7 +76,6 @@ def vec_step(
     done = step.terminated | step.truncated
 
     taken = num_resets + jnp.cumsum(done, dtype=jnp.int32)
-    entry = (taken - 1) % pool.obs.shape[0]
 
     def where_done(fresh: Array, going: Array) -> Array:
         return jnp.where(done.reshape(done.shape + (1,) * (going.ndim - 1)), fresh, going)
@@ -79,11 +88,7 @@ def vec_step(
         finished_return=jnp.where(done, returns, 0.0),
         finished_length=jnp.where(done, length, 0),
     )
-    begun = jax.tree.map(lambda x: x[entry], pool)
-    resume = getattr(env, "resume", None)
-    if resume is not None:
-        # What goes on from one episode to the next, such as which task it is.
-        begun = Pool(*jax.vmap(resume)(step.state, begun.env_state))
+    begun = _begun(env, step.state, pool, taken - 1)
     env_state, obs = jax.tree.map(where_done, tuple(begun), (step.state, step.obs))
     after = VecState(
         env_state=env_state,
@@ -94,12 +99,25 @@ def vec_step(
     return after, transition, taken[-1]
 
 
+def _begun(env: Environment, ended: PyTree, pool: Pool, entry: Array) -> Pool:
+    """How the next episodes of N environments begin: by themselves, or from entries ``[N]`` of the pool."""
+    renew, resume = (getattr(env, name, None) for name in ("renew", "resume"))
+    if renew is not None:
+        return Pool(*jax.vmap(renew)(ended))
+    begun = jax.tree.map(lambda x: x[entry % pool.obs.shape[0]], pool)
+    # What goes on from one episode to the next, such as which task it is.
+    return begun if resume is None else Pool(*jax.vmap(resume)(ended, begun.env_state))
+
+
 def default_pool_size(env: Environment, num_envs: int, env_steps: int) -> int:
     """Initial states to draw for so many steps over N environments: one per 4 steps, at least one per environment, and one
     for each episode that a time limit ends.
 
-    More episodes may end, where they are shorter; then some begin alike (of which a sweep warns).
+    More episodes may end, where they are shorter; then some begin alike (of which a sweep warns). An environment that begins
+    episodes by itself has one for each step.
     """
+    if renews(env):
+        return env_steps
     by_limit = 0 if env.time_limit is None else num_envs * -(-env_steps // (num_envs * env.time_limit))
     return max(num_envs, env_steps // 4, by_limit)
 

@@ -54,8 +54,20 @@ class Wrapper:
             return inner
         return lambda env_state: inner(env_state[0])
 
+    @property
+    def renew(self) -> Callable[[PyTree], tuple[PyTree, Array]] | None:
+        """The environment's, of a state of the wrapper's; None where it does not begin episodes by itself."""
+        inner = getattr(self.env, "renew", None)
+        if inner is None:
+            return None
+        return lambda env_state: self.begin(*inner(env_state[0] if self.paired else env_state))
+
+    def begin(self, env_state: PyTree, obs: Array) -> tuple[PyTree, Array]:
+        """The wrapper's state and observation at the start of an episode, from the environment's."""
+        return env_state, obs
+
     def reset(self, key: Array) -> tuple[PyTree, Array]:
-        return self.env.reset(key)
+        return self.begin(*self.env.reset(key))
 
     def step(self, key: Array, env_state: PyTree, action: Array) -> EnvStep:
         return self.env.step(key, env_state, action)
@@ -68,9 +80,9 @@ class StickyActions(Wrapper):
     probability: float = 0.25
     paired = True
 
-    def reset(self, key: Array) -> tuple[PyTree, Array]:
-        state, obs = self.env.reset(key)
-        return (state, no_action(self.action_space)), obs
+    def begin(self, env_state: PyTree, obs: Array) -> tuple[PyTree, Array]:
+        """No action was the previous one."""
+        return (env_state, no_action(self.action_space)), obs
 
     def step(self, key: Array, env_state: PyTree, action: Array) -> EnvStep:
         env_key, sticky_key = jax.random.split(key)
@@ -113,9 +125,9 @@ class Observe(Wrapper):
     def observation_shape(self) -> tuple[int, ...]:
         return (len(self.indices),)
 
-    def reset(self, key: Array) -> tuple[PyTree, Array]:
-        state, obs = self.env.reset(key)
-        return state, obs[np.array(self.indices)]
+    def begin(self, env_state: PyTree, obs: Array) -> tuple[PyTree, Array]:
+        """Some of the first observation."""
+        return env_state, obs[np.array(self.indices)]
 
     def step(self, key: Array, env_state: PyTree, action: Array) -> EnvStep:
         step = self.env.step(key, env_state, action)
@@ -137,10 +149,10 @@ class FrameStack(Wrapper):
         *lead, last = self.env.observation_shape
         return (*lead, self.size * last)
 
-    def reset(self, key: Array) -> tuple[PyTree, Array]:
-        state, obs = self.env.reset(key)
+    def begin(self, env_state: PyTree, obs: Array) -> tuple[PyTree, Array]:
+        """Copies of the first observation."""
         stack = jnp.concatenate([obs] * self.size, axis=-1)
-        return (state, stack), stack
+        return (env_state, stack), stack
 
     def step(self, key: Array, env_state: PyTree, action: Array) -> EnvStep:
         state, stack = env_state
@@ -165,10 +177,10 @@ class AppendTime(Wrapper):
         scaled = 2.0 * time.astype(jnp.float32) / self.time_limit - 1.0  # type: ignore[operator]
         return jnp.concatenate([obs.astype(jnp.float32), scaled[None]])
 
-    def reset(self, key: Array) -> tuple[PyTree, Array]:
-        state, obs = self.env.reset(key)
+    def begin(self, env_state: PyTree, obs: Array) -> tuple[PyTree, Array]:
+        """Time 0."""
         time = jnp.zeros((), jnp.int32)
-        return (state, time), self._observe(obs, time)
+        return (env_state, time), self._observe(obs, time)
 
     def step(self, key: Array, env_state: PyTree, action: Array) -> EnvStep:
         state, time = env_state
@@ -209,9 +221,9 @@ class FlattenObservation(Wrapper):
         dtype = leaves[0].dtype if len({x.dtype for x in leaves}) == 1 else jnp.float32
         return jnp.concatenate([x.astype(dtype).reshape(-1) for x in leaves])
 
-    def reset(self, key: Array) -> tuple[PyTree, Array]:
-        state, obs = self.env.reset(key)
-        return state, self._flat(obs)
+    def begin(self, env_state: PyTree, obs: PyTree) -> tuple[PyTree, Array]:
+        """The first observation as a vector."""
+        return env_state, self._flat(obs)
 
     def step(self, key: Array, env_state: PyTree, action: Array) -> EnvStep:
         step = self.env.step(key, env_state, action)
@@ -242,9 +254,9 @@ class AppendLegal(Wrapper):
     def _show(self, env_state: PyTree, obs: Array) -> Array:
         return append_mask(obs, self.legal_actions(env_state))  # type: ignore[misc]
 
-    def reset(self, key: Array) -> tuple[PyTree, Array]:
-        state, obs = self.env.reset(key)
-        return state, self._show(state, obs)
+    def begin(self, env_state: PyTree, obs: Array) -> tuple[PyTree, Array]:
+        """The first observation and its mask."""
+        return env_state, self._show(env_state, obs)
 
     def step(self, key: Array, env_state: PyTree, action: Array) -> EnvStep:
         step = self.env.step(key, env_state, action)

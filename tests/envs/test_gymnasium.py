@@ -1,4 +1,6 @@
-"""Gymnasium's environments behind a callback: folding, order, resets, spaces."""
+"""Gymnasium's environments: names, spaces, episodes; what all environments on the host share is in ``test_pools``."""
+
+import importlib.util
 
 import gymnasium
 import jax
@@ -9,30 +11,34 @@ from toys import tiny
 
 import purejaxrl_ext as prx
 from purejaxrl_ext import envs
-from purejaxrl_ext.envs.gymnasium import FRESH, OVER, GymnasiumEnv, action_space, shown, taken
+from purejaxrl_ext.envs import vec_reset
+from purejaxrl_ext.envs.gymnasium import GymnasiumEnv, action_space, shown, taken
+from purejaxrl_ext.loops.base import random_steps
 
 KEY = jax.random.key(0)
 NAME = "purejaxrl_ext_test/Count-v0"
 
 
 class Count(gymnasium.Env):
-    """Shows the seed modulo 100 and the time, and gives the action as reward; ends after ``length`` steps."""
+    """Shows the seed modulo 100, the episode and the time, and gives the action as reward; ends after ``length`` steps."""
 
-    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float64)
     action_space = gymnasium.spaces.Discrete(3, start=5)
-    calls = 0
 
     def __init__(self, length=3):
-        self.length = length
+        self.length, self.episode = length, -1
 
     def reset(self, *, seed=None, options=None):
-        self.seed, self.time = seed % 100, 0
-        return np.array([self.seed, self.time]), {}
+        self.seed = self.seed if seed is None else seed % 100
+        self.episode, self.time = self.episode + 1, 0
+        return self._obs(), {}
+
+    def _obs(self):
+        return np.array([self.seed, self.episode, self.time])
 
     def step(self, action):
-        Count.calls += 1
         self.time += 1
-        return np.array([self.seed, self.time]), float(action), self.time >= self.length, False, {}
+        return self._obs(), float(action), self.time >= self.length, False, {}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -42,72 +48,34 @@ def _register():
     gymnasium.registry.pop(NAME)
 
 
-def run(env, state, num_steps):
-    """Action 1 in N environments, T times: the final state and the steps ``[T, N]``."""
-
-    def step(state, _):
-        after = jax.vmap(env.step)(
-            jax.random.split(KEY, len(state["time"])), state, jnp.ones(len(state["time"]), jnp.int32)
-        )
-        return after.state, after
-
-    return jax.jit(lambda s: jax.lax.scan(step, s, None, num_steps))(state)
-
-
-def test_a_batch_is_one_call_and_each_step_happens_once():
-    """In order, whatever the batch; a step after the end does nothing."""
+def test_episodes():
+    """Gymnasium's own actions, observations as float32, and the next episode of the same object after an end."""
     env = GymnasiumEnv(NAME)
-    state, obs = jax.vmap(env.reset)(jax.random.split(KEY, 4))
-    assert obs.dtype == jnp.float32 and len(np.unique(obs[:, 0])) > 1
-    before = Count.calls
-    state, steps = run(env, state, 5)
-    assert Count.calls - before == 4 * 3
-    np.testing.assert_array_equal(steps.obs[:, 0, 1], [1, 2, 3, 3, 3])
-    np.testing.assert_array_equal(steps.obs[:, :, 0], np.broadcast_to(obs[None, :, 0], (5, 4)))
-    np.testing.assert_array_equal(steps.reward[:, 1], [6, 6, 6, 0, 0])
-    np.testing.assert_array_equal(steps.terminated[:, 2], [False, False, True, False, False])
-    assert (state["number"] == OVER).all()
+    state, obs = jax.vmap(env.reset)(jax.random.split(KEY, 2))
+    assert obs.dtype == jnp.float32 and env.time_limit == 7
+    seen = []
+    for _ in range(4):
+        step = jax.jit(jax.vmap(env.step))(jax.random.split(KEY, 2), state, jnp.array([0, 2]))
+        state = step.state
+        seen.append((*step.obs[0, 1:].tolist(), bool(step.terminated[0])))
+        np.testing.assert_array_equal(step.reward, [5, 7])
+    assert seen == [(0, 1, False), (0, 2, False), (0, 3, True), (1, 1, False)]
 
 
-def test_seeds_are_folded_into_the_batch():
-    """vmap over seeds over vmap over environments is one callback: each row is what it is alone."""
-    env = GymnasiumEnv(NAME)
-    keys = jax.random.split(KEY, (2, 3))
-    states, obs = jax.vmap(jax.vmap(env.reset))(keys)
-    step = jax.jit(jax.vmap(jax.vmap(env.step)))(keys, states, jnp.arange(6).reshape(2, 3) % 3)
-    np.testing.assert_array_equal(step.reward, [[5, 6, 7], [5, 6, 7]])
-    np.testing.assert_array_equal(step.obs[..., 0], obs[..., 0])
-    program = jax.make_jaxpr(jax.vmap(jax.vmap(env.step)))(keys, states, jnp.zeros((2, 3), jnp.int32))
-    assert str(program).count("io_callback[") == 1
-
-
-def test_the_loop_resets_and_truncates():
-    """A time limit below the environment's own end; the auto-reset goes on from fresh episodes."""
+def test_a_time_limit_below_the_end():
     env = prx.make_env(f"gymnasium:{NAME}", {"length": 5, "max_episode_steps": 2})
     made = tiny("ppo", env)
-    state, metrics = prx.train(made, KEY, 2 * made.steps_per_update)
+    _, metrics = prx.train(made, KEY, 2 * made.steps_per_update)
     assert metrics["num_episodes"].tolist() == [8, 8] and metrics["episode_length"].tolist() == [2, 2]
-    again, _ = prx.train(made, KEY, 2 * made.steps_per_update)
-    np.testing.assert_array_equal(state.env.obs, again.env.obs)
 
 
-def test_a_state_whose_object_is_gone_is_cut():
-    env = GymnasiumEnv(NAME)
-    state, _ = env.reset(KEY)
-    first = env.step(KEY, state, jnp.int32(0))
-    second = env.step(KEY, first.state, jnp.int32(0))
-    with pytest.warns(UserWarning, match="is cut"):
-        again = jax.block_until_ready(env.step(KEY, first.state, jnp.int32(0)))
-    assert second.obs[1] == 2 and not second.truncated
-    assert again.truncated and again.reward == 0 and again.obs[1] == 1 and state["number"] == FRESH
-
-
-def test_a_sweep_of_two_seeds():
-    """On as many devices: equal to each alone."""
-    made = tiny("ppo", f"gymnasium:{NAME}", reset_pool_size=8, metrics_every=0)
-    ds = prx.sweep(made, num_seeds=2, total_steps=2 * made.steps_per_update, progress=False)
-    _, alone = prx.train(made, jax.random.key(1), 2 * made.steps_per_update)
-    np.testing.assert_allclose(ds["episode_return"].isel(seed=1).squeeze(), alone["episode_return"], rtol=1e-5)
+def test_as_gymnasium_plays_it():
+    """The seed of the state is the seed of Gymnasium's reset."""
+    env, theirs = GymnasiumEnv("CartPole-v1"), gymnasium.make("CartPole-v1")
+    state, obs = env.reset(KEY)
+    np.testing.assert_allclose(obs, theirs.reset(seed=int(state[0].seed))[0], rtol=1e-6)
+    step = env.step(KEY, state, jnp.int32(1))
+    np.testing.assert_allclose(step.obs, theirs.step(1)[0], rtol=1e-6)
 
 
 def test_spaces():
@@ -136,3 +104,14 @@ def test_what_is_not_there():
     with pytest.raises(ValueError, match="cannot be made"):
         prx.make_env("gymnasium:CartPole-v1", {"mass": 3})
     assert envs.make_env("gymnasium:CartPole-v1").time_limit == 500
+
+
+def test_lunar_lander():
+    if importlib.util.find_spec("Box2D") is None:
+        pytest.skip("Box2D is an extra: pip install -e '.[box2d]'")
+    env = prx.make_env("gymnasium:LunarLander-v3")
+    assert env.observation_shape == (8,) and env.action_space == prx.Discrete(4) and env.time_limit == 1000
+    _, obs, _, transition = random_steps(env, vec_reset(env, KEY, 2), KEY, 200, 1)
+    ended = np.asarray(transition.terminated)
+    assert ended.any() and (transition.finished_length[ended] > 40).all()
+    np.testing.assert_allclose(np.asarray(obs)[1:][ended[:-1]][:, 1], 1.41, atol=0.05)

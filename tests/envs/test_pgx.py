@@ -12,7 +12,8 @@ from purejaxrl_ext.spaces import append_mask, split_mask
 
 pytest.importorskip("pgx", reason="pgx is an extra: pip install -e '.[pgx]'")
 
-from purejaxrl_ext.envs.pgx import PgxEnv, greedy_chess
+from purejaxrl_ext.envs.pgx import PgxEnv
+from purejaxrl_ext.envs.pgx_opponents import greedy_chess
 
 KEY = jax.random.key(0)
 
