@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import scipy.stats
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -104,6 +103,8 @@ def _tau(x: np.ndarray, y: np.ndarray) -> float:
     x, y = x[both], y[both]
     if len(x) < LEAST or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
+    import scipy.stats  # not above: it takes a while
+
     return float(scipy.stats.kendalltau(x, y).statistic)
 
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from purejaxrl_ext.analysis import stats
+from purejaxrl_ext.analysis.distributions import boxes, scatter
 from purejaxrl_ext.analysis.panels import (
     COLORS,
     FILE_DPI,
@@ -31,7 +32,19 @@ from purejaxrl_ext.analysis.panels import (
 from purejaxrl_ext.analysis.profiles import improvement, profiles
 from purejaxrl_ext.errors import check
 
-__all__ = ["COLORS", "FILE_DPI", "LINES", "POINTS", "against", "curves", "improvement", "label", "profiles"]
+__all__ = [
+    "COLORS",
+    "FILE_DPI",
+    "LINES",
+    "POINTS",
+    "against",
+    "boxes",
+    "curves",
+    "improvement",
+    "label",
+    "profiles",
+    "scatter",
+]
 
 POINTS = 400  # per line; more cannot be seen, and each costs a bootstrap
 TICKS = 12  # values of a dimension that are all written below its axis, at most
