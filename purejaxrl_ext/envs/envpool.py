@@ -57,7 +57,7 @@ class Threads:
 
     def first(self) -> PyTree:
         """Begin all episodes."""
-        self.obs = _numbers(self.envs.reset()[0])
+        self.obs = _numbers(_quiet(self.envs.reset)[0])
         return self.obs
 
     def send(self, action: np.ndarray) -> None:
