@@ -73,6 +73,12 @@ class Interventions(fair.Comparison):
     """the arms; "none" is plain PPO, with which all are compared"""
     num_epochs: int = 16
     """passes over an update's data"""
+    learning_rates: tuple[float, ...] = (2.5e-4, 1e-3, 4e-3)
+    """that every arm chooses from; all are reported at the highest as well"""
+    num_seeds: int = 4
+    """seeds that are reported"""
+    total_steps: int = 140_000
+    """environment steps of each run; with all arms reckoned to be two hours on two cores (9,000 steps a second on each)"""
     out: Path = Path("runs/interventions")
     """where results go; what is there already is gone on with"""
 
