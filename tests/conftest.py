@@ -66,6 +66,8 @@ THIRD_PARTY = (
     "ignore::DeprecationWarning:tensorstore.*",
     "ignore::DeprecationWarning:treescope.*",
     "ignore::UserWarning:orbax.*",
+    # Its module is not told where pytest.warns passes it on.
+    "ignore:jax.core.pytype_aval_mappings is deprecated:DeprecationWarning",
     "ignore:Brax System, piplines and environments are not actively being maintained:UserWarning",
     "ignore:Brax:DeprecationWarning",
     # Another process is writing that program at this moment: this one compiles it too.

@@ -161,7 +161,7 @@ def test_the_other_studies_run(script, tmp_path, capsys):
     """With tiny settings, end to end; what they say is about the arms that there are."""
     tiny = {"env": "CartPole-v1", "learning_rates": (1e-3, 1e-2), "num_seeds": 2, "choosing_seeds": 1, "num_epochs": 1}
     tiny["total_steps"] = 6 * 1024
-    interventions, churn, sparse = (script(name) for name in ("interventions", "churn", "sparse"))
+    interventions, churn, sparse = (script(name) for name in ("interventions", "churn", "sparse_rewards"))
     interventions.main(interventions.Interventions(**tiny, only=("none", "l2_init"), out=tmp_path / "i"))
     said = capsys.readouterr().out
     assert "Return by learning rate" in said and said.count("| l2_init |") == 5
