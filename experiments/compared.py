@@ -57,7 +57,8 @@ def end_excess_ratio(dataset: xr.Dataset) -> xr.DataArray:
     above, below = (dataset[name].transpose(..., "update") for name in ("ratio_above", "ratio_below"))
     measured = above["update"].values[np.isfinite(dataset["actor_rank"]).any([d for d in above.dims if d != "update"])]
     pair = [x.sel(update=measured).values for x in (above, below)]
-    return above.isel(update=0, drop=True).copy(data=excess_ratio(*pair, least=5))
+    attrs = {"long_name": "excess ratio", "units": "1"}
+    return above.isel(update=0, drop=True).copy(data=excess_ratio(*pair, least=5)).assign_attrs(attrs)
 
 
 def interval_text(values: np.ndarray, center: str = "iqm", digits: int = 3) -> str:

@@ -33,7 +33,7 @@ class Study(Report):
     """passes over an update's data of PPO's first arm"""
     many_epochs: int = 16
     """passes of PPO's second arm and of PFO"""
-    learning_rates: tuple[float, float, float] = (1e-3, 1e-3, 1e-3)
+    learning_rates: tuple[float, float, float] = (1e-3, 2.5e-4, 2.5e-4)
     """of PPO at few epochs, PPO at many, PFO at many"""
     num_envs: int = fair.REGIME["num_envs"]
     """environments side by side"""

@@ -4,6 +4,7 @@ two.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from purejaxrl_ext.analysis import stats
 from purejaxrl_ext.analysis.panels import axis_label, dress, finish, heading, label, lines
 
 LEAST = 5  # pairs of numbers that a rank correlation stands on, at least
+LETTERS = 24  # of a line below a box's panel
 WIDE = 100.0  # a metric whose runs span more than this factor has a logarithmic axis
 
 
@@ -42,7 +44,7 @@ def boxes(
     whole = stats.whole(dataset.drop_vars(list(numbers)))
     found = lines(whole, stats.cells(whole), None)
     numbers |= {m: stats.scores(whole, m, last) for m in metrics if m not in numbers}
-    figure = Figure(figsize=(0.9 + 2.1 * len(metrics), 1.4 + 0.32 * len(found)), layout="constrained")
+    figure = Figure(figsize=(0.9 + 2.2 * len(metrics), 1.9 + 0.32 * len(found)), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(metrics), sharey=True)).tolist()
     for panel, metric in zip(panels, metrics, strict=True):
         runs = [
@@ -53,7 +55,7 @@ def boxes(
         for row, values in enumerate(runs, 1):
             panel.plot(values, np.full(values.shape, row), ".", color="#0072B2", alpha=0.6, markersize=5)
         _scale(panel, np.concatenate(runs))
-        panel.set_xlabel(axis_label(metric, dataset), fontsize="small")
+        panel.set_xlabel(textwrap.fill(label(metric, dataset), LETTERS), fontsize="small")
         dress(panel)
     panels[0].set_yticks(range(1, len(found) + 1), [line.label for line in found])
     panels[0].invert_yaxis()
