@@ -6,27 +6,13 @@ Reads a JSON job from the first line of standard input, then runs once per furth
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
-from typing import Any
 
 import jax
+from bench_serve import peak_memory, say
 
 import purejaxrl_ext as prx
-
-
-def peak_memory() -> int:
-    """Bytes: of the device where it says so, else of this process."""
-    stats = jax.local_devices()[0].memory_stats()
-    if stats and "peak_bytes_in_use" in stats:
-        return stats["peak_bytes_in_use"]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def say(**answer: Any) -> None:
-    """One answer to who started this process."""
-    print("@" + json.dumps(answer), flush=True)
 
 
 def main() -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import sys
-import time
 from typing import Any
 
 import gpu_peers
+from bench_serve import serve
 
 # What purejaxrl's networks are fixed to.
 FIXED: dict[tuple[str, str], dict[str, Any]] = {
@@ -40,11 +40,6 @@ def translate(peer: str, algorithm: str, settings: dict[str, Any]) -> dict[str, 
     return left
 
 
-def say(**answer: Any) -> None:
-    """One answer to who started this process."""
-    print("@" + json.dumps(answer), flush=True)
-
-
 def main() -> None:
     """Compile once, then run once per line of standard input."""
     job = json.loads(sys.stdin.readline())
@@ -53,21 +48,8 @@ def main() -> None:
     version = importlib.metadata.version("gymnax")
     if not version.startswith("0.0."):
         raise ValueError(f"peers_python has gymnax {version}; {name} was written for 0.0.9")
-    import jax  # not above: a mistake is told at once
-    from bench_rejax import peak_memory
-
     train, size = gpu_peers.program(job["peer"], algorithm, job["env"], settings, job["total_steps"])
-    keys = jax.vmap(jax.random.PRNGKey)(jax.numpy.arange(job["num_seeds"]))
-    start = time.perf_counter()
-    run = jax.jit(jax.vmap(train)).lower(keys).compile()
-    seconds = time.perf_counter() - start
-    steps = job["total_steps"] // size * size
-    say(compile=seconds, steps=steps, device=jax.devices()[0].device_kind, version=jax.__version__)
-    for _ in sys.stdin:
-        start, cpu = time.perf_counter(), time.process_time()
-        jax.block_until_ready(run(keys))
-        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-        say(seconds=seconds, cpu=cpu, memory=peak_memory(), compiled=0)
+    serve(train, job["num_seeds"], job["total_steps"] // size * size)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,10 @@ rejax's evaluation is taken out: its training alone is timed, as compiled ahead.
 from __future__ import annotations
 
 import json
-import resource
 import sys
-import time
 from typing import Any
 
-import jax
+from bench_serve import serve
 
 SAME = ("num_envs", "num_steps", "num_epochs", "num_minibatches", "batch_size")
 SAME += ("learning_rate", "max_grad_norm", "gamma", "gae_lambda", "clip_eps")
@@ -56,18 +54,6 @@ def translate(algorithm: str, settings: dict[str, Any], total_steps: int) -> dic
     return new
 
 
-def say(**answer: Any) -> None:
-    """One answer to who started this process."""
-    print("@" + json.dumps(answer), flush=True)
-
-
-def peak_memory() -> int:
-    """Bytes: of the device where it says so, else of this process."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return stats.get("peak_bytes_in_use", host)
-
-
 def main() -> None:
     """Compile once, then run once per line of standard input."""
     from rejax import get_algo
@@ -76,18 +62,8 @@ def main() -> None:
     settings = translate(job["algorithm"], job["settings"], job["total_steps"])
     algo = get_algo(job["algorithm"]).create(env=job["env"], **settings)
     algo = algo.replace(eval_callback=lambda algo, train_state, key: ())
-    keys = jax.vmap(jax.random.PRNGKey)(jax.numpy.arange(job["num_seeds"]))
-    start = time.perf_counter()
-    train = jax.jit(jax.vmap(lambda key: algo.train(key))).lower(keys).compile()
-    compile_seconds = time.perf_counter() - start
     size = settings["num_envs"] * settings.get("num_steps", 1)
-    steps = -(-job["total_steps"] // size) * size
-    say(compile=compile_seconds, steps=steps, device=jax.devices()[0].device_kind, version=jax.__version__)
-    for _ in sys.stdin:
-        start, cpu = time.perf_counter(), time.process_time()
-        jax.block_until_ready(train(keys))
-        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-        say(seconds=seconds, cpu=cpu, memory=peak_memory(), compiled=0)
+    serve(lambda key: algo.train(key), job["num_seeds"], -(-job["total_steps"] // size) * size)
 
 
 if __name__ == "__main__":

@@ -33,8 +33,6 @@ COLUMNS = {k: compared.COLUMNS[k] for k in ("return", "rank", "norm", "low ratio
 class Churn(fair.Comparison):
     """Settings of the study."""
 
-    env: str = "SpaceInvaders-MinAtar"
-    """the environment"""
     interventions: tuple[str, ...] = ("none", "pfo_last", "pfo_all")
     """arms; "none" is plain PPO"""
     num_epochs: int = 16

@@ -24,8 +24,6 @@ import fair
 class Collapse(fair.Comparison):
     """Settings of the study."""
 
-    env: str = "SpaceInvaders-MinAtar"
-    """the environment"""
     interventions: tuple[str, ...] = tuple(fair.CHANGES)
     """arms at many epochs; "none" is plain PPO, with which all are compared"""
     few_epochs: int = 4

@@ -15,7 +15,7 @@ from purejaxrl_ext.analysis import distributions, panels, plots, stats
 from purejaxrl_ext.representation.collapse import collapsed_since, excess_ratio
 
 RETURN = "episode_return"
-# A column's heading and its metric; a metric that a study lacks is left out.
+# Columns that studies choose from: heading and metric.
 COLUMNS = {
     "return": RETURN,
     "excess ratio": "excess_ratio",
@@ -110,8 +110,7 @@ def improves(ds: xr.Dataset, x: str, y: str, last: float) -> str:
 
 def by_rate(choosing: xr.Dataset, last: float) -> xr.DataArray:
     """The return ``[learning_rate, seed]`` of the runs that chose, at the best coefficient for each rate."""
-    scores = stats.scores(choosing, last=last).isel(arm=0)
-    scores = scores.fillna(scores.min())
+    scores = fair.returns(choosing, last)
     others = [d for d in scores.dims if d not in ("learning_rate", "seed")]
     if not others:
         return scores.transpose("learning_rate", "seed")
@@ -120,12 +119,21 @@ def by_rate(choosing: xr.Dataset, last: float) -> xr.DataArray:
     return flat.isel(coefficient=best).transpose("learning_rate", "seed")
 
 
-def sensitivity(compared: fair.Compared, last: float) -> tuple[str, Figure]:
-    """Each arm's return by learning rate, of the runs that chose: a table, and a curve."""
-    found = {name: by_rate(ds, last) for name, ds in compared.choosing.items()}
+def by_rates(compared: fair.Compared, last: float) -> dict[str, xr.DataArray]:
+    """:func:`by_rate` of each arm."""
+    return {name: by_rate(ds, last) for name, ds in compared.choosing.items()}
+
+
+def rate_rows(rates: Mapping[str, xr.DataArray]) -> list[list[str]]:
+    """Each arm's return by learning rate."""
+    return [[name, *(f"{x:.3g}" for x in values.mean("seed").values)] for name, values in rates.items()]
+
+
+def sensitivity(rates: Mapping[str, xr.DataArray]) -> Figure:
+    """A curve of each arm's return over learning rates."""
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     panel = figure.subplots()
-    for i, ((name, values), color) in enumerate(zip(found.items(), panels.colors(len(found)), strict=False)):
+    for i, ((name, values), color) in enumerate(zip(rates.items(), panels.colors(len(rates)), strict=False)):
         style = {"color": color, "linestyle": panels.LINES[i % len(panels.LINES)], "label": name}
         panel.plot(
             values["learning_rate"], values.mean("seed"), marker=panels.MARKERS[i % len(panels.MARKERS)], **style
@@ -134,10 +142,7 @@ def sensitivity(compared: fair.Compared, last: float) -> tuple[str, Figure]:
     panel.set_xlabel("learning rate")
     panel.set_ylabel("return at the end, mean over the seeds that chose")
     panels.dress(panel)
-    rates = [f"{rate:g}" for rate in next(iter(found.values()))["learning_rate"].values]
-    rows = [[name, *(f"{x:.3g}" for x in values.mean("seed").values)] for name, values in found.items()]
-    text = "Return by learning rate, at the best coefficient for it, mean over the seeds that chose:\n\n"
-    return text + markdown(("arm", *rates), rows), panels.finish(figure, panel)
+    return panels.finish(figure, panel)
 
 
 def tables(study: fair.Comparison, compared: fair.Compared, told: Told) -> str:
@@ -146,11 +151,12 @@ def tables(study: fair.Comparison, compared: fair.Compared, told: Told) -> str:
     at_top = {name: {**settings, "learning_rate": top} for name, settings in compared.choice.items()}
     header = ("arm", "chose", "collapsed", *told.columns)
     better = [[name, *(improves(ds, name, told.plain, study.last) for ds in (own, high))] for name in compared.choice]
-    rates = ", ".join(f"{rate:g}" for rate in study.learning_rates)
+    rates = [f"{rate:g}" for rate in study.learning_rates]
     paragraphs = [
         f"{told.env}, {int(np.nanmax(own['env_step'])):,} environment steps, {own.sizes['seed']} seeds: interquartile means "
         f"[95% bootstrap intervals] of the last {study.last:.0%} of training.\n",
-        f"Each arm at the settings that {study.choosing_seeds} other seeds chose (the learning rate of {rates}, then its own):\n",
+        f"Each arm at the settings that {study.choosing_seeds} other seeds chose (the learning rate of {', '.join(rates)}, then "
+        "its own):\n",
         markdown(header, rows(own, compared.choice, told, study.last)),
         f"All at the highest learning rate, {top:g}:\n",
         markdown(header, rows(high, at_top, told, study.last)),
@@ -159,7 +165,8 @@ def tables(study: fair.Comparison, compared: fair.Compared, told: Told) -> str:
         f"Kendall's τ of the low ratio along each run at {top:g}, mean over runs (Moalla et al. claim it where the representation "
         "is poor):\n",
         markdown(("arm", *REPRESENTATION), kendall_rows(high)),
-        sensitivity(compared, study.last)[0],
+        "Return by learning rate, at the best coefficient for it, mean over the seeds that chose:\n",
+        markdown(("arm", *rates), rate_rows(by_rates(compared, study.last))),
     ]
     return "\n".join(paragraphs)
 
@@ -174,7 +181,7 @@ def figures(study: fair.Comparison, compared: fair.Compared, told: Told) -> dict
         "boxes": distributions.boxes(high, boxed, last=study.last),
         "boxes_own": distributions.boxes(own, boxed, last=study.last),
         "ratio": distributions.scatter(compared.high, "actor_rank", "ratio_below"),
-        "sensitivity": sensitivity(compared, study.last)[1],
+        "sensitivity": sensitivity(by_rates(compared, study.last)),
     }
 
 

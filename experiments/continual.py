@@ -17,6 +17,7 @@ from typing import Any
 
 import cli
 import compared
+import fair
 import xarray as xr
 
 import purejaxrl_ext as prx
@@ -123,11 +124,7 @@ def main(study: Continual) -> None:
         if getattr(study, name) < 1:
             raise ValueError(f"{name}={getattr(study, name)} is not allowed: at least 1")
     arms = {arm: algorithm(arm, study) for arm in study.arms}
-    total, seeds = study.task_steps * study.num_tasks, list(range(study.num_seeds))
-    if (study.out / "config.json").exists():
-        dataset = prx.resume(study.out, arms=arms, seeds=seeds, total_steps=total)
-    else:
-        dataset = prx.sweep(arms, out=study.out, seeds=seeds, total_steps=total)
+    dataset = fair.trained(arms, study.out, range(study.num_seeds), study.task_steps * study.num_tasks)
     text = f"{study.env}, {study.num_tasks} tasks of {study.task_steps:,} steps, {study.num_seeds} seeds\n\n"
     text += table(dataset, study)
     (study.out / "tables.md").write_text(text)

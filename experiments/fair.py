@@ -49,6 +49,8 @@ CHOOSING = 10_000  # the first of the seeds that choose: none of them reports
 class Comparison:
     """Settings that every comparison has."""
 
+    env: str = "SpaceInvaders-MinAtar"
+    """the environment"""
     learning_rates: tuple[float, ...] = (2.5e-4, 1e-3, 4e-3, 1.6e-2)
     """that every arm chooses from; all are reported at the highest as well"""
     num_seeds: int = 6
@@ -100,9 +102,15 @@ def regime(change: str, env: Any, **settings: Any) -> Arm:
     """
     if change not in CHANGES:
         raise ValueError(f"arm={change!r} is not allowed: one of {', '.join(CHANGES)}")
-    changes = CHANGES[change]
+    return changed(CHANGES[change], env, **settings)
+
+
+def changed(
+    changes: Mapping[str, Any], env: Any, grid: Mapping[str, Sequence[float]] | None = None, **settings: Any
+) -> Arm:
+    """What ``changes`` make of plain PPO in the regime, PFO where they have its coefficient; ``settings`` override both."""
     algorithm = "pfo" if "feature_coef" in changes else "ppo"
-    return Arm(partial(prx.make, algorithm, env, **REGIME | changes | settings))
+    return Arm(partial(prx.make, algorithm, env, **REGIME | dict(changes) | settings), grid or {})
 
 
 def compare(arms: Mapping[str, Arm], study: Comparison) -> Compared:
@@ -111,17 +119,16 @@ def compare(arms: Mapping[str, Arm], study: Comparison) -> Compared:
     Sweeps are in ``study.out`` / choose, own and high / the arm's name; those that are there are gone on with.
     """
     check(study)
-    choose = range(CHOOSING, CHOOSING + study.choosing_seeds)
+    choose, report = range(CHOOSING, CHOOSING + study.choosing_seeds), range(study.num_seeds)
     high, own, at_high, choice, choosing = max(study.learning_rates), [], [], {}, {}
     for name, arm in arms.items():
         grid = {"learning_rate": list(study.learning_rates), **arm.grid}
-        ds = _trained(name, arm.make(), study.out / "choose", study, seeds=choose, grid=grid)
-        choosing[name], choice[name] = ds, best(ds, grid, study.last)
-        one = partial(_trained, name, study=study, seeds=range(study.num_seeds), grid=None)
-        own.append(one(algorithm=arm.make(**choice[name]), out=study.out / "own"))
+        one = partial(_trained_arm, name, arm, study)
+        choosing[name] = one("choose", choose, grid)
+        choice[name] = best(choosing[name], grid, study.last)
+        own.append(one("own", report, **choice[name]))
         same = choice[name]["learning_rate"] == high
-        of_high = arm.make(**choice[name] | {"learning_rate": high})
-        at_high.append(own[-1] if same else one(algorithm=of_high, out=study.out / "high"))
+        at_high.append(own[-1] if same else one("high", report, **choice[name] | {"learning_rate": high}))
     return Compared(xr.concat(own, "arm"), xr.concat(at_high, "arm"), choice, choosing)
 
 
@@ -136,17 +143,30 @@ def check(study: Comparison) -> None:
         raise ValueError(f"last={study.last} is not allowed: it must be in (0, 1]")
 
 
-def _trained(name: str, algorithm: prx.Algorithm, out: Path, study: Comparison, seeds: range, grid: Any) -> xr.Dataset:
-    """The sweep of one arm: a new one, or the one that is there, to its end."""
-    arms, out = {name: algorithm}, out / name.replace(", ", "-")
+def trained(
+    arms: Mapping[str, prx.Algorithm], out: Path, seeds: Sequence[int], total_steps: int, grid: Any = None
+) -> xr.Dataset:
+    """The sweep in ``out``: a new one, or the one that is there, to its end."""
     if (out / "config.json").exists():
-        return prx.resume(out, arms=arms, seeds=list(seeds), total_steps=study.total_steps)
-    return prx.sweep(arms, out=out, seeds=list(seeds), grid=grid, total_steps=study.total_steps)
+        return prx.resume(out, arms=arms, seeds=list(seeds), total_steps=total_steps)
+    return prx.sweep(arms, out=out, seeds=list(seeds), grid=grid, total_steps=total_steps)
+
+
+def _trained_arm(
+    name: str, arm: Arm, study: Comparison, part: str, seeds: range, grid: Any = None, **settings: float
+) -> xr.Dataset:
+    out = study.out / part / name.replace(", ", "-")
+    return trained({name: arm.make(**settings)}, out, seeds, study.total_steps, grid)
+
+
+def returns(choosing: xr.Dataset, last: float) -> xr.DataArray:
+    """The return at the end of training of one arm's runs that chose; a run that diverged counts as the worst."""
+    scores = stats.scores(choosing, last=last).isel(arm=0)
+    return scores.fillna(scores.min())
 
 
 def best(choosing: xr.Dataset, grid: Mapping[str, Sequence[float]], last: float) -> dict[str, float]:
-    """The cell of the grid with the highest mean return at the end of training; a run that diverged counts as the worst."""
-    scores = stats.scores(choosing, last=last).isel(arm=0)
-    mean = scores.fillna(scores.min()).mean("seed").transpose(*grid)
+    """The cell of the grid with the highest mean return at the end of training."""
+    mean = returns(choosing, last).mean("seed").transpose(*grid)
     cell = np.unravel_index(int(np.argmax(mean.values)), mean.shape)
     return {name: float(values[i]) for (name, values), i in zip(grid.items(), cell, strict=True)}

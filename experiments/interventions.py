@@ -8,44 +8,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cli
 import compared
 import fair
+from interventions_table import ENTRIES
 
-import purejaxrl_ext as prx
-
-# Of each intervention the setting that is swept with the learning rate, and its values.
-GRIDS: dict[str, tuple[str, Sequence[float]]] = {
-    "l2": ("l2_coef", (1e-5, 1e-4, 1e-3)),
-    "weight_decay": ("weight_decay_coef", (1e-3, 1e-2, 1e-1)),
-    "l2_init": ("l2_init_coef", (1e-5, 1e-4, 1e-3)),
-    "l2_init_mean": ("l2_init_mean_coef", (1e-2, 1e-1, 1.0)),
-    "l2_init_norm": ("l2_init_norm_coef", (1e-4, 1e-3, 1e-2)),
-    "wasserstein_init": ("wasserstein_init_coef", (1e-5, 1e-4, 1e-3)),
-    "parseval": ("parseval_coef", (1e-5, 1e-4, 1e-3)),
-    "spectral": ("spectral_coef", (1e-5, 1e-4, 1e-3)),
-    "shrink_perturb": ("shrink_perturb_every", (10.0, 50.0, 200.0)),
-    "soft_shrink_perturb": ("soft_shrink_perturb_noise", (1e-6, 1e-5, 1e-4)),
-    "layer_reset": ("layer_reset_every", (50.0, 100.0, 200.0)),
-    "continual_backprop": ("continual_backprop_rate", (1e-5, 1e-4, 1e-3)),
-    "snr": ("snr_eta", (0.01, 0.02, 0.05)),
-    "regrama": ("regrama_every", (10.0, 50.0, 200.0)),
-    "redo": ("redo_every", (1.0, 10.0, 50.0)),
-    "adam_reset": ("adam_reset_every", (1.0, 4.0, 16.0)),
-    "adam_rel": ("adam_rel_every", (1.0, 4.0, 16.0)),
-    "weight_clipping": ("weight_clipping_kappa", (1.0, 2.0, 4.0)),
-    "normalize_project": ("normalize_project_share", (0.5, 1.0)),
-    "chain": ("chain_coef", (0.1, 1.0, 10.0)),
-    "plasticity_injection": ("plasticity_injection_at", (50.0, 100.0, 200.0)),
-    "trac": ("", ()),
-    "spo": ("spo_share", (0.5, 1.0)),
+# Of each intervention the values of the setting that switches it (``interventions_table.ENTRIES``), swept with the learning rate.
+GRIDS: dict[str, Sequence[float]] = {
+    "l2": (1e-5, 1e-4, 1e-3),
+    "weight_decay": (1e-3, 1e-2, 1e-1),
+    "l2_init": (1e-5, 1e-4, 1e-3),
+    "l2_init_mean": (1e-2, 1e-1, 1.0),
+    "l2_init_norm": (1e-4, 1e-3, 1e-2),
+    "wasserstein_init": (1e-5, 1e-4, 1e-3),
+    "parseval": (1e-5, 1e-4, 1e-3),
+    "spectral": (1e-5, 1e-4, 1e-3),
+    "shrink_perturb": (10.0, 50.0, 200.0),
+    "soft_shrink_perturb": (1e-6, 1e-5, 1e-4),
+    "layer_reset": (50.0, 100.0, 200.0),
+    "continual_backprop": (1e-5, 1e-4, 1e-3),
+    "snr": (0.01, 0.02, 0.05),
+    "regrama": (10.0, 50.0, 200.0),
+    "redo": (1.0, 10.0, 50.0),
+    "adam_reset": (1.0, 4.0, 16.0),
+    "adam_rel": (1.0, 4.0, 16.0),
+    "weight_clipping": (1.0, 2.0, 4.0),
+    "normalize_project": (0.5, 1.0),
+    "chain": (0.1, 1.0, 10.0),
+    "plasticity_injection": (50.0, 100.0, 200.0),
+    "trac": (),
+    "spo": (0.5, 1.0),
 }
-# Settings without which an intervention is refused.
-NEEDS: dict[str, dict[str, Any]] = {"normalize_project": {"layer_norm": True}}
 # What is a setting, or another rule, with what is swept of it.
 SETTINGS: dict[str, tuple[dict[str, Any], str, Sequence[float]]] = {
     "none": ({}, "", ()),
@@ -67,8 +63,6 @@ KNOWN = (*SETTINGS, *GRIDS)
 class Interventions(fair.Comparison):
     """Settings of the study."""
 
-    env: str = "SpaceInvaders-MinAtar"
-    """the environment"""
     only: tuple[str, ...] = KNOWN
     """the arms; "none" is plain PPO, with which all are compared"""
     num_epochs: int = 16
@@ -94,12 +88,10 @@ def arm_of(name: str, study: Interventions) -> fair.Arm:
     if name in SETTINGS:
         changes, setting, values = SETTINGS[name]
     else:
-        setting, values = GRIDS[name]
-        changes = {"interventions": (name,), **NEEDS.get(name, {})}
-    algorithm = "pfo" if "feature_coef" in changes else "ppo"
-    make = partial(prx.make, algorithm, study.env)
-    settings = fair.REGIME | {"num_epochs": study.num_epochs} | changes
-    return fair.Arm(lambda **chosen: make(**settings | chosen), {setting: list(values)} if setting else {})
+        entry, values = ENTRIES[name], GRIDS[name]
+        setting = next(iter(entry.on), "")
+        changes = {"interventions": (name,), **entry.needs}
+    return fair.changed(changes, study.env, {setting: list(values)} if setting else {}, num_epochs=study.num_epochs)
 
 
 def main(study: Interventions) -> None:

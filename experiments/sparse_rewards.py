@@ -26,8 +26,6 @@ TRUNKS = {"separate": {}, "shared": {"shared_torso": True}}
 class Sparse(fair.Comparison):
     """Settings of the study."""
 
-    env: str = "SpaceInvaders-MinAtar"
-    """the environment"""
     masked: tuple[float, ...] = (0.0, 0.9)
     """shares of rewards that the agent does not get; each has tables and figures of its own"""
     interventions: tuple[str, ...] = ("none", "pfo_last")
